@@ -8,7 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_link_proto::{AgentHandshake, EdgeHandshake, FIRST_LEN, HandshakeError, ProvedChannel, Role, SessionKeys};
+use adit_link_proto::{
+    AgentHandshake, EdgeHandshake, FIRST_LEN, HandshakeError, ProvedChannel, Role, SessionKeys,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -57,9 +59,16 @@ pub async fn stay_silent(mut socket: TcpStream, deadline: Instant) {
 ///
 /// # Errors
 /// When the socket or the random source fails, or the keys are gone.
-pub async fn answer_channel(mut socket: TcpStream, proved: &ProvedChannel, keys: &SessionKeys, counters: Arc<Counters>) -> io::Result<Channel> {
+pub async fn answer_channel(
+    mut socket: TcpStream,
+    proved: &ProvedChannel,
+    keys: &SessionKeys,
+    counters: Arc<Counters>,
+) -> io::Result<Channel> {
     let ours: [u8; 16] = random()?;
-    let pair = keys.channel(proved, ours, Role::Edge).map_err(io::Error::other)?;
+    let pair = keys
+        .channel(proved, ours, Role::Edge)
+        .map_err(io::Error::other)?;
     socket.write_all(&ours).await?;
     Ok(Channel::new(socket, pair, counters))
 }
@@ -129,7 +138,10 @@ pub enum HandshakeFailure {
 ///
 /// # Errors
 /// See [`HandshakeFailure`].
-pub async fn next_event<H: Handshake>(socket: &mut TcpStream, handshake: &mut H) -> Result<H::Event, HandshakeFailure> {
+pub async fn next_event<H: Handshake>(
+    socket: &mut TcpStream,
+    handshake: &mut H,
+) -> Result<H::Event, HandshakeFailure> {
     loop {
         send_all(socket, handshake).await?;
         if let Some(event) = handshake.event() {

@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_link_proto::{AgentEvent, AgentFresh, AgentHandshake, ControlEvent, HandshakeError, PskKeys, Session};
+use adit_link_proto::{
+    AgentEvent, AgentFresh, AgentHandshake, ControlEvent, HandshakeError, PskKeys, Session,
+};
 use adit_model::{Identity, InstanceId, Pin as LinkPin, Psk, PublicKey};
 use adit_wire::{AuthOk, Drain, Message};
 use tokio::net::TcpStream;
@@ -155,7 +157,10 @@ impl AgentLink {
 
     /// The next event; after [`LinkEvent::Lost`] there is none.
     pub async fn event(&mut self) -> LinkEvent {
-        self.events.recv().await.unwrap_or(LinkEvent::Lost(ControlEnd::Stopped))
+        self.events
+            .recv()
+            .await
+            .unwrap_or(LinkEvent::Lost(ControlEnd::Stopped))
     }
 
     /// Ends the link; open streams may go on until their own end.
@@ -191,10 +196,20 @@ pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
         // The agent may have stopped listening.
         let _ = tell.try_send(LinkEvent::Lost(end));
     });
-    Ok(AgentLink { auth, peer, outbox, events, stop })
+    Ok(AgentLink {
+        auth,
+        peer,
+        outbox,
+        events,
+        stop,
+    })
 }
 
-fn on_event(event: ControlEvent, dialer: &Arc<Dialer>, tell: &mpsc::Sender<LinkEvent>) -> ControlFlow<()> {
+fn on_event(
+    event: ControlEvent,
+    dialer: &Arc<Dialer>,
+    tell: &mpsc::Sender<LinkEvent>,
+) -> ControlFlow<()> {
     let event = match event {
         ControlEvent::Message(Message::ChannelsWanted { idle }) => {
             dialer.want(idle);
@@ -212,7 +227,9 @@ fn on_event(event: ControlEvent, dialer: &Arc<Dialer>, tell: &mpsc::Sender<LinkE
     };
     match tell.try_send(event) {
         // A measured round trip may be lost, nothing else.
-        Ok(()) | Err(mpsc::error::TrySendError::Full(LinkEvent::Rtt(_))) => ControlFlow::Continue(()),
+        Ok(()) | Err(mpsc::error::TrySendError::Full(LinkEvent::Rtt(_))) => {
+            ControlFlow::Continue(())
+        }
         Err(_) => ControlFlow::Break(()),
     }
 }
@@ -243,16 +260,32 @@ async fn connect(addresses: &[String]) -> Result<(TcpStream, SocketAddr), DialEr
 
 /// Seconds since 1970.
 pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
-async fn shake_hands(socket: &mut TcpStream, config: &DialConfig) -> Result<(AuthOk, Session), DialError> {
+async fn shake_hands(
+    socket: &mut TcpStream,
+    config: &DialConfig,
+) -> Result<(AuthOk, Session), DialError> {
     let keys = PskKeys::new(&config.psk);
-    let fresh = AgentFresh { ephemeral: random()?, nonce: random()? };
+    let fresh = AgentFresh {
+        ephemeral: random()?,
+        nonce: random()?,
+    };
     let identity = Arc::clone(&config.identity);
-    let mut handshake =
-        AgentHandshake::start(&keys, config.edge, identity, config.instance, unix_now(), fresh, suites(), &config.version)
-            .map_err(broken)?;
+    let mut handshake = AgentHandshake::start(
+        &keys,
+        config.edge,
+        identity,
+        config.instance,
+        unix_now(),
+        fresh,
+        suites(),
+        &config.version,
+    )
+    .map_err(broken)?;
     loop {
         match step(socket, &mut handshake).await? {
             AgentEvent::Live => return handshake.finish(crate::control::now()).map_err(broken),
@@ -260,13 +293,16 @@ async fn shake_hands(socket: &mut TcpStream, config: &DialConfig) -> Result<(Aut
             AgentEvent::PinWanted => {
                 let source = config.pin.as_ref().ok_or(DialError::PinWanted)?;
                 let pin = source().await.ok_or(DialError::PinWanted)?;
-                handshake.offer_pin(&pin);
+                handshake.offer_pin(&pin).map_err(broken)?;
             }
         }
     }
 }
 
-async fn step(socket: &mut TcpStream, handshake: &mut AgentHandshake) -> Result<AgentEvent, DialError> {
+async fn step(
+    socket: &mut TcpStream,
+    handshake: &mut AgentHandshake,
+) -> Result<AgentEvent, DialError> {
     let next = next_event(socket, handshake);
     match tokio::time::timeout(STEP_TIME, next).await {
         Ok(Ok(event)) => Ok(event),
@@ -278,7 +314,13 @@ async fn step(socket: &mut TcpStream, handshake: &mut AgentHandshake) -> Result<
 
 fn broken(error: HandshakeError) -> DialError {
     match error {
-        HandshakeError::WrongEdge { expected, presented } => DialError::WrongEdge { expected, presented },
+        HandshakeError::WrongEdge {
+            expected,
+            presented,
+        } => DialError::WrongEdge {
+            expected,
+            presented,
+        },
         other => DialError::Broken(other.to_string()),
     }
 }

@@ -34,10 +34,6 @@ impl Buffer {
         self.start == self.end
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.len()
-    }
-
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -99,7 +95,9 @@ fn take(least: usize) -> Vec<u8> {
 }
 
 fn give(bytes: Vec<u8>) {
-    let Some(class) = SIZES.iter().position(|size| *size == bytes.len()) else { return };
+    let Some(class) = SIZES.iter().position(|size| *size == bytes.len()) else {
+        return;
+    };
     // The pool is gone while its thread ends.
     let _ = POOL.try_with(|pool| {
         let kept = &mut pool.borrow_mut()[class];
@@ -140,14 +138,14 @@ mod tests {
         buffer.room()[..3].copy_from_slice(b"abc");
         buffer.end += 3;
         buffer.start += 1;
-        let moved = buffer.reserve(buffer.capacity() - 2);
+        let moved = buffer.reserve(buffer.bytes.len() - 2);
         assert_eq!((moved, buffer.filled()), (1, &b"bc"[..]));
         buffer.reserve(SIZES[0]);
         assert_eq!(buffer.filled(), b"bc");
-        assert_eq!(buffer.capacity(), SIZES[1]);
+        assert_eq!(buffer.bytes.len(), SIZES[1]);
         buffer.start = buffer.end;
         buffer.release_if_empty();
-        assert_eq!(buffer.capacity(), 0);
+        assert_eq!(buffer.bytes.len(), 0);
     }
 
     #[test]

@@ -63,13 +63,22 @@ pub struct Channel {
 impl Channel {
     /// A channel over a socket whose keys are agreed.
     #[must_use]
-    pub fn new(socket: TcpStream, (sealer, opener): (Sealer, Opener), counters: Arc<Counters>) -> Self {
+    pub fn new(
+        socket: TcpStream,
+        (sealer, opener): (Sealer, Opener),
+        counters: Arc<Counters>,
+    ) -> Self {
         let sealed = Sealed::new(sealer, opener, counters);
         Self::resume(Box::new(Inner::new(socket, Some(sealed))), None)
     }
 
     pub(crate) fn resume(inner: Box<Inner>, home: Option<Arc<dyn Home>>) -> Self {
-        Self { inner, home, heard: Instant::now(), pinged: false }
+        Self {
+            inner,
+            home,
+            heard: Instant::now(),
+            pinged: false,
+        }
     }
 
     pub(crate) fn go_home(mut self) {
@@ -79,12 +88,18 @@ impl Channel {
     }
 
     pub(crate) fn cut_handle(&self) -> Option<Arc<Cut>> {
-        self.inner.sealed.as_ref().map(|sealed| Arc::clone(&sealed.cut))
+        self.inner
+            .sealed
+            .as_ref()
+            .map(|sealed| Arc::clone(&sealed.cut))
     }
 
     /// Whether a stream has used the channel before.
     pub(crate) fn is_used(&self) -> bool {
-        self.inner.sealed.as_ref().is_some_and(|sealed| sealed.stream > 0)
+        self.inner
+            .sealed
+            .as_ref()
+            .is_some_and(|sealed| sealed.stream > 0)
     }
 
     /// Moves the socket to the runtime of the calling worker.
@@ -94,7 +109,12 @@ impl Channel {
     }
 
     /// The edge begins a stream; afterwards the channel goes to `home`.
-    pub(crate) fn begin(self, home: Arc<dyn Home>, start: &Start, usage: Usage) -> Result<Stream, StreamError> {
+    pub(crate) fn begin(
+        self,
+        home: Arc<dyn Home>,
+        start: &Start,
+        usage: Usage,
+    ) -> Result<Stream, StreamError> {
         Stream::begin(self.inner, Some(home), start, Some(usage))
     }
 
@@ -123,7 +143,10 @@ impl Channel {
         self.pinged = true;
         let mut cx = Context::from_waker(Waker::noop());
         self.inner.queue(FrameKind::PING, &[]).is_ok()
-            && matches!(self.inner.poll_flush(&mut cx), Poll::Ready(Ok(())) | Poll::Pending)
+            && matches!(
+                self.inner.poll_flush(&mut cx),
+                Poll::Ready(Ok(())) | Poll::Pending
+            )
     }
 
     /// The agent names the visitor that made it dial this channel.
@@ -149,10 +172,17 @@ impl Channel {
             found
         })
         .await?;
-        Ok(Incoming { start, inner: self.inner })
+        Ok(Incoming {
+            start,
+            inner: self.inner,
+        })
     }
 
-    fn poll_start(&mut self, cx: &mut Context<'_>, mut heard: impl FnMut(Instant)) -> Poll<Result<Start, StreamError>> {
+    fn poll_start(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut heard: impl FnMut(Instant),
+    ) -> Poll<Result<Start, StreamError>> {
         loop {
             self.inner.watch(cx)?;
             if let Poll::Ready(sent) = self.inner.poll_flush(cx) {
@@ -216,7 +246,11 @@ impl Incoming {
     /// the edge knows; the channel is closed.
     pub async fn refuse(mut self, reason: ResetReason) {
         let mut body = Vec::with_capacity(8);
-        Reset { reason, delivered: Delivered::None }.encode(&mut body);
+        Reset {
+            reason,
+            delivered: Delivered::None,
+        }
+        .encode(&mut body);
         if self.inner.queue(FrameKind::RESET, &body).is_err() {
             return;
         }
@@ -226,7 +260,10 @@ impl Incoming {
     }
 
     fn poll_confirmed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !matches!(self.inner.poll_flush(cx), Poll::Ready(Ok(())) | Poll::Pending) {
+        if !matches!(
+            self.inner.poll_flush(cx),
+            Poll::Ready(Ok(())) | Poll::Pending
+        ) {
             return Poll::Ready(());
         }
         loop {

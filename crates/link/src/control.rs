@@ -94,10 +94,14 @@ pub async fn run_control(
         }
         while let Some(event) = control.poll_event() {
             match event {
-                ControlEvent::WantEphemeral => match crate::entropy::random() {
-                    Ok(ephemeral) => control.rekey(ephemeral),
-                    Err(_) => return ControlEnd::Stopped,
-                },
+                ControlEvent::WantEphemeral => {
+                    let Ok(ephemeral) = crate::entropy::random() else {
+                        return ControlEnd::Stopped;
+                    };
+                    if control.rekey(ephemeral, now()).is_err() {
+                        return ControlEnd::Protocol;
+                    }
+                }
                 ControlEvent::Dead => return ControlEnd::Dead,
                 event => {
                     if handle(event).is_break() {
@@ -108,11 +112,16 @@ pub async fn run_control(
             }
         }
         while let Some(bytes) = control.poll_transmit() {
-            if write_until(&mut socket, &bytes, control.poll_timeout(), stop).await.is_err() {
+            if write_until(&mut socket, &bytes, control.poll_timeout(), stop)
+                .await
+                .is_err()
+            {
                 return ControlEnd::Closed;
             }
         }
-        let wake_at = control.poll_timeout().map_or_else(far_future, Instant::from_std);
+        let wake_at = control
+            .poll_timeout()
+            .map_or_else(far_future, Instant::from_std);
         tokio::select! {
             ready = socket.readable() => match ready.and_then(|()| read_some(&socket, &mut control)) {
                 Ok(Some(true)) => {}
@@ -145,7 +154,10 @@ fn read_some(socket: &TcpStream, control: &mut Control) -> io::Result<Option<boo
         scratch.resize(16 * 1024, 0);
         match socket.try_read(scratch) {
             Ok(0) => Ok(Some(false)),
-            Ok(count) => Ok(control.handle_input(&scratch[..count], now()).ok().map(|()| true)),
+            Ok(count) => Ok(control
+                .handle_input(&scratch[..count], now())
+                .ok()
+                .map(|()| true)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(true)),
             Err(error) => Err(error),
         }
@@ -153,7 +165,12 @@ fn read_some(socket: &TcpStream, control: &mut Control) -> io::Result<Option<boo
 }
 
 /// A peer that does not read is given up when the next timer is due.
-async fn write_until(socket: &mut TcpStream, bytes: &[u8], due: Option<std::time::Instant>, stop: &CancellationToken) -> io::Result<()> {
+async fn write_until(
+    socket: &mut TcpStream,
+    bytes: &[u8],
+    due: Option<std::time::Instant>,
+    stop: &CancellationToken,
+) -> io::Result<()> {
     let patience = std::time::Duration::from_secs(20);
     let due = due.map_or_else(far_future, Instant::from_std) + patience;
     tokio::select! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adit_link_proto::{ProvedChannel, Role, SessionKeys};
+use adit_link_proto::{Role, SessionKeys};
 use adit_model::ConnId;
 use adit_wire::AuthOk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,7 +46,13 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    pub(crate) fn new(config: &DialConfig, peer: SocketAddr, keys: Arc<SessionKeys>, auth: &AuthOk, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &DialConfig,
+        peer: SocketAddr,
+        keys: Arc<SessionKeys>,
+        auth: &AuthOk,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
             keys,
@@ -93,7 +99,13 @@ impl Dialer {
         let task = async move {
             let failed = dialer.run_channel(conn).await;
             dialer.open.fetch_sub(1, Ordering::Relaxed);
-            if failed && dialer.stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
+            if failed
+                && dialer
+                    .stop
+                    .run_until_cancelled(tokio::time::sleep(PAUSE))
+                    .await
+                    .is_some()
+            {
                 dialer.top_up();
             }
         };
@@ -119,7 +131,9 @@ impl Dialer {
         loop {
             let waited = self.stop.run_until_cancelled(channel.next_start()).await;
             self.idle.fetch_sub(1, Ordering::Relaxed);
-            let Some(Ok(incoming)) = waited else { return false };
+            let Some(Ok(incoming)) = waited else {
+                return false;
+            };
             self.top_up();
             match self.handler.handle(incoming).await {
                 Some(back) if !self.stop.is_cancelled() => channel = back,
@@ -138,13 +152,14 @@ impl Dialer {
         let ours: [u8; 16] = random()?;
         let mut socket = TcpStream::connect(self.peer).await?;
         prepare(&socket)?;
-        let (header, epoch) =
-            self.keys.channel_header(number, ours, unix_now()).map_err(std::io::Error::other)?;
+        let (header, proved) = self.keys.channel_header(number, ours, unix_now());
         socket.write_all(&header).await?;
         let mut theirs = [0; 16];
         socket.read_exact(&mut theirs).await?;
-        let proved = ProvedChannel { number, epoch, random: ours };
-        let pair = self.keys.channel(&proved, theirs, Role::Agent).map_err(std::io::Error::other)?;
+        let pair = self
+            .keys
+            .channel(&proved, theirs, Role::Agent)
+            .map_err(std::io::Error::other)?;
         let mut channel = Channel::new(socket, pair, Arc::clone(&self.counters));
         if let Some(conn) = conn {
             channel.announce(conn).map_err(std::io::Error::other)?;

@@ -88,7 +88,9 @@ impl EdgeLink {
     /// A link whose handshake is done.
     #[must_use]
     pub fn new(facts: LinkFacts, keys: Arc<SessionKeys>, counters: Arc<Counters>) -> Arc<Self> {
-        let idle = (0..facts.workers.max(1)).map(|_| Mutex::default()).collect();
+        let idle = (0..facts.workers.max(1))
+            .map(|_| Mutex::default())
+            .collect();
         Arc::new(Self {
             wanted: AtomicU16::new(facts.idle_channels),
             facts,
@@ -175,7 +177,9 @@ impl EdgeLink {
             }
             cuts.push(Arc::downgrade(&cut));
         }
-        self.counters.channels_opened.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .channels_opened
+            .fetch_add(1, Ordering::Relaxed);
         self.place(channel);
         if self.ended.is_cancelled() {
             self.cut();
@@ -185,7 +189,9 @@ impl EdgeLink {
     /// Gives a free channel to the first visitor that waits, else to the pool.
     fn place(&self, mut channel: Channel) {
         loop {
-            let Some(waiter) = lock(&self.waiters).pop_front() else { break };
+            let Some(waiter) = lock(&self.waiters).pop_front() else {
+                break;
+            };
             match waiter.send(channel) {
                 Ok(()) => return,
                 Err(back) => channel = back,
@@ -215,7 +221,9 @@ impl EdgeLink {
     fn begin(self: &Arc<Self>, channel: Channel, start: &Start) -> Result<Stream, StreamError> {
         self.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
         if channel.is_used() {
-            self.counters.streams_recycled.fetch_add(1, Ordering::Relaxed);
+            self.counters
+                .streams_recycled
+                .fetch_add(1, Ordering::Relaxed);
         }
         let home = Arc::clone(self) as Arc<dyn Home>;
         channel.begin(home, start, Usage::of(&self.in_use))
@@ -228,7 +236,9 @@ impl EdgeLink {
         for step in 0..self.idle.len() {
             let queue = &self.idle[(here + step) % self.idle.len()];
             loop {
-                let Some(mut channel) = lock(queue).pop_back() else { break };
+                let Some(mut channel) = lock(queue).pop_back() else {
+                    break;
+                };
                 if !channel.is_alive(now) {
                     continue;
                 }
@@ -246,7 +256,8 @@ impl EdgeLink {
 
     fn note_idle(&self) {
         let here = &self.idle[worker_index() % self.idle.len()];
-        self.least_idle.fetch_min(lock(here).len(), Ordering::Relaxed);
+        self.least_idle
+            .fetch_min(lock(here).len(), Ordering::Relaxed);
     }
 
     async fn wait_for_channel(&self, start: &Start) -> Result<Channel, OpenError> {
@@ -256,7 +267,10 @@ impl EdgeLink {
         self.counters.pool_misses.fetch_add(1, Ordering::Relaxed);
         let (give, take) = oneshot::channel();
         lock(&self.waiters).push_back(give);
-        self.send(Message::IncomingConn { tunnel: start.tunnel, conn: start.conn });
+        self.send(Message::IncomingConn {
+            tunnel: start.tunnel,
+            conn: start.conn,
+        });
         self.want_more();
         if self.ended.is_cancelled() {
             return Err(OpenError::Gone);

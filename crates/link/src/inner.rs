@@ -59,7 +59,15 @@ pub(crate) struct Sealed {
 impl Sealed {
     pub(crate) fn new(sealer: Sealer, opener: Opener, counters: Arc<Counters>) -> Self {
         let cut = Arc::default();
-        Self { sealer, opener, counters, cut, stream: 0, data_end: 0, raw: 0 }
+        Self {
+            sealer,
+            opener,
+            counters,
+            cut,
+            stream: 0,
+            data_end: 0,
+            raw: 0,
+        }
     }
 }
 
@@ -82,7 +90,13 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn new(socket: TcpStream, sealed: Option<Sealed>) -> Self {
         let (rx, tx) = (Buffer::default(), Buffer::default());
-        Self { socket, rx, read_size: ReadSize::default(), tx, sealed }
+        Self {
+            socket,
+            rx,
+            read_size: ReadSize::default(),
+            tx,
+            sealed,
+        }
     }
 
     /// Received plaintext that was not consumed.
@@ -118,7 +132,11 @@ impl Inner {
                 return Poll::Pending;
             }
         }
-        let fresh = if self.rx.is_empty() { self.read_size.bytes() } else { 1 };
+        let fresh = if self.rx.is_empty() {
+            self.read_size.bytes()
+        } else {
+            1
+        };
         let moved = self.rx.reserve(least.max(fresh));
         if let Some(sealed) = &mut self.sealed {
             sealed.data_end -= moved;
@@ -127,7 +145,10 @@ impl Inner {
         let room = self.rx.room();
         let room_len = room.len();
         let mut into = ReadBuf::new(room);
-        if Pin::new(&mut self.socket).poll_read(cx, &mut into)?.is_pending() {
+        if Pin::new(&mut self.socket)
+            .poll_read(cx, &mut into)?
+            .is_pending()
+        {
             self.release_rx();
             return Poll::Pending;
         }
@@ -154,7 +175,10 @@ impl Inner {
 
     /// Sealed sockets: the next whole frame, opened; `None` when the socket
     /// ended between frames.
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, StreamError>> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame>, StreamError>> {
         loop {
             let missing = match self.open_next()? {
                 Next::Frame(frame) => return Poll::Ready(Ok(Some(frame))),
@@ -163,23 +187,34 @@ impl Inner {
             let got = ready!(self.poll_read(cx, missing)).map_err(StreamError::Io)?;
             if got == 0 {
                 let clean = self.raw_len() == 0;
-                return Poll::Ready(if clean { Ok(None) } else { Err(StreamError::Truncated) });
+                return Poll::Ready(if clean {
+                    Ok(None)
+                } else {
+                    Err(StreamError::Truncated)
+                });
             }
         }
     }
 
     fn raw_len(&self) -> usize {
-        self.sealed.as_ref().map_or(0, |sealed| self.rx.end - sealed.raw)
+        self.sealed
+            .as_ref()
+            .map_or(0, |sealed| self.rx.end - sealed.raw)
     }
 
     fn open_next(&mut self) -> Result<Next, StreamError> {
-        let Some(sealed) = &mut self.sealed else { return Err(StreamError::Protocol) };
+        let Some(sealed) = &mut self.sealed else {
+            return Err(StreamError::Protocol);
+        };
         if sealed.cut.is_cut() {
             return Err(StreamError::Truncated);
         }
-        let bytes = &mut self.rx.all_mut()[..];
         let have = self.rx.end - sealed.raw;
-        let Some(head) = bytes.get(sealed.raw..).and_then(|raw| raw.first_chunk::<4>()) else {
+        let bytes = self.rx.all_mut();
+        let Some(head) = bytes
+            .get(sealed.raw..)
+            .and_then(|raw| raw.first_chunk::<4>())
+        else {
             return Ok(Next::Missing(HEAD));
         };
         if have < head.len() {
@@ -194,7 +229,11 @@ impl Inner {
         let opened = opened.map_err(|_| sealed.bad_frame())?;
         let payload = sealed.raw + opened.payload.start..sealed.raw + opened.payload.end;
         sealed.raw += whole;
-        let frame = Frame { kind: opened.kind, stream: opened.stream, payload };
+        let frame = Frame {
+            kind: opened.kind,
+            stream: opened.stream,
+            payload,
+        };
         if frame.kind == FrameKind::DATA {
             self.attach(frame.payload.clone());
         } else if self.readable().is_empty() {
@@ -205,11 +244,13 @@ impl Inner {
 
     /// Makes a payload readable; bytes that still wait are moved up to it.
     fn attach(&mut self, payload: std::ops::Range<usize>) {
-        let Some(sealed) = &mut self.sealed else { return };
+        let Some(sealed) = &mut self.sealed else {
+            return;
+        };
         let waiting = sealed.data_end - self.rx.start;
-        let start = payload.start - waiting;
+        let (start, was) = (payload.start - waiting, self.rx.start);
         if waiting > 0 {
-            self.rx.all_mut().copy_within(self.rx.start..self.rx.start + waiting, start);
+            self.rx.all_mut().copy_within(was..was + waiting, start);
         }
         self.rx.start = start;
         if let Some(sealed) = &mut self.sealed {
@@ -224,7 +265,11 @@ impl Inner {
             return &mut [];
         }
         let want = want.clamp(1, MAX_PAYLOAD);
-        let (head, tail) = if self.sealed.is_some() { (HEAD, TAG) } else { (0, 0) };
+        let (head, tail) = if self.sealed.is_some() {
+            (HEAD, TAG)
+        } else {
+            (0, 0)
+        };
         self.tx.reserve(head + want + tail);
         &mut self.tx.room()[head..head + want]
     }
@@ -249,9 +294,14 @@ impl Inner {
     }
 
     fn seal(&mut self, kind: FrameKind, count: usize) -> Result<(), StreamError> {
-        let Some(sealed) = &mut self.sealed else { return Err(StreamError::Protocol) };
+        let Some(sealed) = &mut self.sealed else {
+            return Err(StreamError::Protocol);
+        };
         let frame = &mut self.tx.room()[..HEAD + count + TAG];
-        sealed.sealer.seal(kind, 0, sealed.stream, frame).map_err(|_| StreamError::Protocol)?;
+        sealed
+            .sealer
+            .seal(kind, 0, sealed.stream, frame)
+            .map_err(|_| StreamError::Protocol)?;
         self.tx.end += HEAD + count + TAG;
         Ok(())
     }
@@ -275,9 +325,15 @@ impl Inner {
 
     /// Asks to be woken when the channel is cut by its link.
     pub(crate) fn watch(&self, cx: &Context<'_>) -> Result<(), StreamError> {
-        let Some(sealed) = &self.sealed else { return Ok(()) };
+        let Some(sealed) = &self.sealed else {
+            return Ok(());
+        };
         sealed.cut.waker.register(cx.waker());
-        if sealed.cut.is_cut() { Err(StreamError::Truncated) } else { Ok(()) }
+        if sealed.cut.is_cut() {
+            Err(StreamError::Truncated)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -33,7 +33,8 @@ pub fn prepare(socket: &TcpStream) -> io::Result<()> {
 #[must_use]
 pub fn suites() -> Suites {
     #[cfg(target_arch = "x86_64")]
-    let aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    let aes = std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq");
     #[cfg(target_arch = "aarch64")]
     let aes = std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -90,12 +90,24 @@ impl Stream {
     /// A stream over a socket that is not sealed.
     #[must_use]
     pub fn plain(socket: TcpStream) -> Self {
-        let flow = Flow { accepted: true, ..Flow::default() };
-        Self { inner: Box::new(Inner::new(socket, None)), flow, home: None }
+        let flow = Flow {
+            accepted: true,
+            ..Flow::default()
+        };
+        Self {
+            inner: Box::new(Inner::new(socket, None)),
+            flow,
+            home: None,
+        }
     }
 
     /// Begins a stream on a channel; the start goes out with the first flush.
-    pub(crate) fn begin(mut inner: Box<Inner>, home: Option<Arc<dyn Home>>, start: &Start, usage: Option<Usage>) -> Result<Self, StreamError> {
+    pub(crate) fn begin(
+        mut inner: Box<Inner>,
+        home: Option<Arc<dyn Home>>,
+        start: &Start,
+        usage: Option<Usage>,
+    ) -> Result<Self, StreamError> {
         if let Some(sealed) = &mut inner.sealed {
             sealed.stream = sealed.stream.checked_add(1).ok_or(StreamError::Protocol)?;
         }
@@ -103,13 +115,28 @@ impl Stream {
         start.encode(&mut body);
         inner.queue(FrameKind::START, &body)?;
         let answer_by = Some(Box::pin(tokio::time::sleep(ANSWER_TIME)));
-        Ok(Self { inner, flow: Flow { answer_by, usage, ..Flow::default() }, home })
+        Ok(Self {
+            inner,
+            flow: Flow {
+                answer_by,
+                usage,
+                ..Flow::default()
+            },
+            home,
+        })
     }
 
     /// Takes a stream that the other side began.
     pub(crate) fn take(mut inner: Box<Inner>) -> Result<Self, StreamError> {
         inner.queue(FrameKind::ACCEPTED, &[])?;
-        Ok(Self { inner, flow: Flow { accepted: true, ..Flow::default() }, home: None })
+        Ok(Self {
+            inner,
+            flow: Flow {
+                accepted: true,
+                ..Flow::default()
+            },
+            home: None,
+        })
     }
 
     /// Received bytes that were not consumed.
@@ -149,16 +176,26 @@ impl Stream {
             return Poll::Ready(Ok(if more { Fill::Data } else { Fill::End }));
         }
         self.inner.watch(cx)?;
-        let found = self.poll_sealed(cx, |flow, kind| kind == FrameKind::DATA || flow.fin_received);
+        let found = self.poll_sealed(cx, |flow, kind| {
+            kind == FrameKind::DATA || flow.fin_received
+        });
         if found.is_pending() {
             return self.poll_unanswered(cx);
         }
         ready!(found)?;
-        Poll::Ready(Ok(if self.flow.fin_received { Fill::End } else { Fill::Data }))
+        Poll::Ready(Ok(if self.flow.fin_received {
+            Fill::End
+        } else {
+            Fill::Data
+        }))
     }
 
     /// Takes frames in until `enough`.
-    fn poll_sealed(&mut self, cx: &mut Context<'_>, enough: impl Fn(&Flow, FrameKind) -> bool) -> Poll<Result<(), StreamError>> {
+    fn poll_sealed(
+        &mut self,
+        cx: &mut Context<'_>,
+        enough: impl Fn(&Flow, FrameKind) -> bool,
+    ) -> Poll<Result<(), StreamError>> {
         loop {
             let Some(frame) = ready!(self.inner.poll_frame(cx))? else {
                 return Poll::Ready(Err(StreamError::Truncated));
@@ -171,12 +208,12 @@ impl Stream {
     }
 
     fn poll_unanswered(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, StreamError>> {
-        match &mut self.flow.answer_by {
-            Some(_) if self.flow.accepted => self.flow.answer_by = None,
-            Some(sleep) if sleep.as_mut().poll(cx).is_ready() => {
-                return Poll::Ready(Err(StreamError::Unanswered));
-            }
-            _ => {}
+        if self.flow.accepted {
+            self.flow.answer_by = None;
+        }
+        if let Some(sleep) = &mut self.flow.answer_by {
+            ready!(sleep.as_mut().poll(cx));
+            return Poll::Ready(Err(StreamError::Unanswered));
         }
         Poll::Pending
     }
@@ -231,7 +268,11 @@ impl Stream {
     /// Room to write up to `want` bytes into (at most 64 KiB); empty when so
     /// much waits already that [`Stream::poll_flush`] has to come first.
     pub fn spare(&mut self, want: usize) -> &mut [u8] {
-        if self.flow.fin_queued { &mut [] } else { self.inner.spare(want) }
+        if self.flow.fin_queued {
+            &mut []
+        } else {
+            self.inner.spare(want)
+        }
     }
 
     /// Sends the first `count` bytes of the last [`Stream::spare`].
@@ -381,7 +422,11 @@ impl Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.inner.sealed.is_some() { "sealed" } else { "plain" };
+        let kind = if self.inner.sealed.is_some() {
+            "sealed"
+        } else {
+            "plain"
+        };
         write!(f, "Stream({kind})")
     }
 }
@@ -399,7 +444,11 @@ fn to_io(error: StreamError) -> io::Error {
 }
 
 impl AsyncRead for StreamIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.0.buffer().is_empty() {
             if ready!(self.0.poll_fill(cx)).map_err(to_io)? == Fill::End {
                 return Poll::Ready(Ok(()));
@@ -413,7 +462,11 @@ impl AsyncRead for StreamIo {
 }
 
 impl AsyncWrite for StreamIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut count = self.0.write(bytes).map_err(to_io)?;
         if count == 0 && !bytes.is_empty() {
             ready!(self.0.poll_flush(cx)).map_err(to_io)?;

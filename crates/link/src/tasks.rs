@@ -28,7 +28,10 @@ impl Tasks {
     /// makes it must close it within a task of this group.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { tracker: TaskTracker::new(), stop: self.stop.child_token() }
+        Self {
+            tracker: TaskTracker::new(),
+            stop: self.stop.child_token(),
+        }
     }
 
     /// Starts `task` on the current runtime; it should end soon after
@@ -78,7 +81,9 @@ impl Tasks {
     /// Waits until the tasks have ended by themselves; no new one may follow.
     pub async fn drained(&self, deadline: Duration) -> bool {
         self.tracker.close();
-        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(deadline, self.tracker.wait())
+            .await
+            .is_ok()
     }
 }
 

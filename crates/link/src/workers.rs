@@ -35,8 +35,11 @@ impl Workers {
     /// # Errors
     /// The system's, when it gives no thread or no event queue.
     pub fn start(name: &str, count: usize) -> io::Result<Self> {
-        let mut workers =
-            Self { handles: Vec::new(), threads: Vec::new(), stop: CancellationToken::new() };
+        let mut workers = Self {
+            handles: Vec::new(),
+            threads: Vec::new(),
+            stop: CancellationToken::new(),
+        };
         for index in 0..count.max(1) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             workers.handles.push(runtime.handle().clone());
