@@ -3,3 +3,5 @@
 pub mod api;
 pub mod limits;
 pub mod metrics;
+pub mod random;
+pub mod state;
