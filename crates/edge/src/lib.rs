@@ -5,4 +5,6 @@ pub mod backend;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod random;
 pub mod registry;
+pub mod state;
