@@ -1,0 +1,5 @@
+//! The public server.
+
+pub mod api;
+pub mod limits;
+pub mod metrics;
