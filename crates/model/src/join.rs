@@ -135,7 +135,7 @@ fn parse_fields(mut rest: &[u8]) -> Result<JoinString, JoinError> {
             TAG_EDGE => {
                 edge = Some(PublicKey(
                     value.try_into().map_err(|_| JoinError::Incomplete)?,
-                ))
+                ));
             }
             TAG_SHARED => credential = Some(Credential::Shared(psk_of(value)?)),
             TAG_TOKEN => credential = Some(Credential::Token(psk_of(value)?)),

@@ -1,0 +1,3 @@
+//! The public server.
+
+pub mod config;
