@@ -10,14 +10,12 @@
 //! (both arrive as closures of [`Input`]); a value of a secret key never
 //! enters a [`Mistake`]; unknown keys are always mistakes.
 
-mod auth;
 mod document;
 mod excerpt;
 mod key;
 mod kind;
 mod log;
 mod mistake;
-mod origin;
 mod places;
 mod raw;
 mod reference;
@@ -25,7 +23,6 @@ mod secret;
 mod section;
 mod syntax;
 
-pub use auth::{BasicAuth, Password};
 pub use document::{CommandOption, Document, Input, Place, Placed};
 pub use key::{AnyKey, Key, SectionSpec, Spec};
 pub use kind::{
@@ -33,7 +30,6 @@ pub use kind::{
 };
 pub use log::{LOG_FORMAT, LOG_LEVEL, LogFormat, LogLevel};
 pub use mistake::{Excerpt, Mistake, Mistakes, Paint, Where};
-pub use origin::{Origin, host_header};
 pub use places::default_data;
 pub use raw::Raw;
 pub use reference::{reference, schema};

@@ -3,12 +3,12 @@
 //! from it.
 
 use adit_config::{
-    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Origin, Parsed, SecretText, SectionSpec,
-    Spec, host_header,
+    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Number, Parsed, SecretText, SectionSpec,
+    Spec,
 };
 use adit_model::TunnelName;
 
-use super::TunnelKind;
+use crate::target::{HostHeader, Target, TargetError};
 
 /// The whole file.
 pub static SPEC: Spec = Spec {
@@ -22,7 +22,7 @@ pub static AGENT: SectionSpec = SectionSpec {
     name: "agent",
     repeated: false,
     help: "The agent itself.",
-    keys: &[&EDGE, &DATA, &PIN],
+    keys: &[&EDGE, &DATA, &PIN, &WORKERS, &DRAIN],
 };
 
 pub(super) static EDGE: Key<SecretText> = Key::optional(
@@ -39,6 +39,19 @@ pub(super) static PIN: Key<SecretText> = Key::optional(
     "pin",
     SecretText,
     "The PIN on the edge's terminal, read only when the edge wants it. Default: asked for at the terminal.",
+);
+
+pub(super) static WORKERS: Key<Number> = Key::or(
+    "workers",
+    Number::new(0, 1024).zero("one for each core"),
+    "0",
+    "Threads that carry visitors' streams.",
+);
+pub(super) static DRAIN: Key<Number> = Key::or(
+    "drain_seconds",
+    Number::new(0, 3600).of("seconds"),
+    "10",
+    "How long open streams may go on after SIGTERM.",
 );
 
 /// `[[tunnel]]`.
@@ -66,27 +79,27 @@ pub(super) static NAME: Key<Parsed<TunnelName>> = Key::optional(
     },
     "First label of the public host name. Default: a random one, remembered for the target.",
 );
-pub(super) static KIND: Key<Choice<TunnelKind>> = Key::or(
+pub(super) static KIND: Key<Choice<()>> = Key::or(
     "kind",
-    Choice(&[("http", TunnelKind::Http)]),
+    Choice(&[("http", ())]),
     "\"http\"",
     "What the tunnel carries.",
 );
-pub(super) static TARGET: Key<Parsed<Origin>> = Key::required(
+pub(super) static TARGET: Key<Parsed<Target>> = Key::required(
     "target",
     Parsed {
         wanted: "a service's port, host:port or URL",
         example: "127.0.0.1:3000",
-        parse: Origin::parse,
+        parse: |text| text.parse().map_err(|why: TargetError| reason(&why)),
     },
-    "The private service, seen from the agent: `3000`, `host:port`, `http://…` or `https://…`.",
+    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`.",
 );
-pub(super) static HOST_HEADER: Key<Parsed<String>> = Key::optional(
+pub(super) static HOST_HEADER: Key<Parsed<HostHeader>> = Key::optional(
     "host_header",
     Parsed {
         wanted: "a host name, perhaps with a port",
         example: "localhost:3000",
-        parse: host_header,
+        parse: |text| text.parse().map_err(|_| String::new()),
     },
     "The `Host` that the service is shown instead of the visitor's.",
 );
@@ -115,3 +128,19 @@ pub static LOG: SectionSpec = SectionSpec {
     help: "The log, on stderr.",
     keys: &[&LOG_FORMAT, &LOG_LEVEL],
 };
+
+/// What a refused target says beyond what the key wants.
+fn reason(why: &TargetError) -> String {
+    match why {
+        TargetError::Empty | TargetError::NotATarget(_) => String::new(),
+        TargetError::Scheme(scheme) => format!("the scheme `{scheme}` is not known"),
+        TargetError::Port(_) => "a port is a number from 1 to 65535".to_owned(),
+        TargetError::Host(host) => format!("`{host}` is not a host name"),
+        TargetError::MoreThanAPlace(_) => {
+            "it has a path, a query or a user name, and requests bring their own".to_owned()
+        }
+        TargetError::SocketPath | TargetError::NoUnixSockets | TargetError::TooLong => {
+            why.to_string()
+        }
+    }
+}

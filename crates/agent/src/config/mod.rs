@@ -11,20 +11,23 @@ mod read;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use adit_config::{BasicAuth, Input, LogFormat, LogLevel, Mistakes, Origin, SecretRef};
-use adit_model::{JoinString, TunnelName};
+use adit_config::{Input, LogFormat, LogLevel, Mistakes, SecretRef};
+use adit_model::JoinString;
+
+use crate::settings::TunnelSettings;
 
 /// The complete example that `adit config example client` prints.
 pub const EXAMPLE: &str = include_str!("../../../../examples/client.toml");
 
 /// Everything an agent is told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AgentConfig {
     /// `[agent]`.
     pub agent: Agent,
     /// `[[tunnel]]`, no two of one name.
-    pub tunnels: Vec<TunnelConfig>,
+    pub tunnels: Vec<TunnelSettings>,
     /// `[log]`.
     pub log: Log,
 }
@@ -39,32 +42,10 @@ pub struct Agent {
     pub data: PathBuf,
     /// Where the PIN is, when the edge wants one; a literal is well formed.
     pub pin: Option<SecretRef>,
-}
-
-/// A `[[tunnel]]`.
-#[derive(Clone, Debug)]
-pub struct TunnelConfig {
-    /// Its name; `None`: a random one that is remembered for the target.
-    pub name: Option<TunnelName>,
-    /// What it carries.
-    pub kind: TunnelKind,
-    /// The private service.
-    pub target: Origin,
-    /// The `Host` that the service is shown instead of the visitor's.
-    pub host_header: Option<String>,
-    /// Whether the certificate of an `https://` target goes unchecked.
-    pub insecure_target: bool,
-    /// What visitors must prove to the edge.
-    pub auth: Option<BasicAuth>,
-    /// Whether other agents may not share the name.
-    pub exclusive: bool,
-}
-
-/// What a tunnel carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TunnelKind {
-    /// HTTP/1.1 requests, WebSockets included.
-    Http,
+    /// Threads that carry visitors' streams; 0: one a core.
+    pub workers: usize,
+    /// How long streams may go on after the agent was told to stop.
+    pub drain: Duration,
 }
 
 /// `[log]`.

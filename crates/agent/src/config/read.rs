@@ -2,13 +2,15 @@
 //! know.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use adit_config::{
     Document, Input, LOG_FORMAT, LOG_LEVEL, Mistakes, Place, SecretRef, Section, default_data,
 };
 use adit_model::{Code, JoinError, JoinString, Pin, TunnelName};
 
-use super::{Agent, AgentConfig, Log, TunnelConfig, keys};
+use super::{Agent, AgentConfig, Log, keys};
+use crate::settings::{Login, TunnelSettings};
 
 pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
     let document = Document::read(&keys::SPEC, input);
@@ -44,6 +46,8 @@ fn own(document: &Document<'_>) -> Option<Agent> {
         edge: edge?,
         data: data?,
         pin: pin?,
+        workers: number(&section, &keys::WORKERS)? as usize,
+        drain: Duration::from_secs(u64::from(number(&section, &keys::DRAIN)?)),
     })
 }
 
@@ -87,7 +91,7 @@ fn pin(document: &Document<'_>, section: &Section<'_>) -> Option<Option<SecretRe
 }
 
 /// `None` when one of them is wrong.
-fn tunnels(document: &Document<'_>) -> Option<Vec<TunnelConfig>> {
+fn tunnels(document: &Document<'_>) -> Option<Vec<TunnelSettings>> {
     let mut seen: HashMap<TunnelName, Place> = HashMap::new();
     let mut tunnels = Some(Vec::new());
     for section in document.sections(&keys::TUNNEL) {
@@ -114,34 +118,46 @@ fn tunnel(
     document: &Document<'_>,
     section: &Section<'_>,
     name: Option<TunnelName>,
-) -> Option<TunnelConfig> {
-    let auth = section.basic_auth(document, &keys::AUTH);
+) -> Option<TunnelSettings> {
+    let auth = login(document, section);
     let target = section.get(&keys::TARGET);
     let insecure = section.get(&keys::INSECURE);
     if let (Some(target), Some(true)) = (&target, insecure)
-        && !target.tls
+        && !target.is_tls()
     {
         let sentence = "`insecure_target` has a meaning for https:// targets only";
-        let help = format!(
-            "remove it, or write target = \"https://{}\"",
-            target.authority()
-        );
-        section.complain(
-            Code::CONFIG_CONFLICT,
-            "insecure_target",
-            sentence,
-            Some(&help),
-        );
+        let help = Some("remove it, or write https:// before the target");
+        section.complain(Code::CONFIG_CONFLICT, "insecure_target", sentence, help);
     }
-    Some(TunnelConfig {
+    section.get(&keys::KIND)?;
+    Some(TunnelSettings {
         name,
-        kind: section.get(&keys::KIND)?,
         target: target?,
         host_header: section.get(&keys::HOST_HEADER),
         insecure_target: insecure?,
         auth: auth?,
         exclusive: section.get(&keys::EXCLUSIVE)?,
     })
+}
+
+/// The outer `None`: a mistake was recorded.
+fn login(document: &Document<'_>, section: &Section<'_>) -> Option<Option<Login>> {
+    let Some(given) = section.given(&keys::AUTH) else {
+        return (!section.is_given("auth")).then_some(None);
+    };
+    let text = document.reveal("auth", &given)?;
+    match Login::parse(&text) {
+        Ok(login) => Some(Some(login)),
+        Err(why) => {
+            let sentence = format!("`auth` is refused: {why}");
+            document.complain(Code::BAD_AUTH, &given.place, &sentence, None);
+            None
+        }
+    }
+}
+
+fn number(section: &Section<'_>, key: &Key<Number>) -> Option<u32> {
+    section.get(key)
 }
 
 fn log(section: &Section<'_>) -> Option<Log> {

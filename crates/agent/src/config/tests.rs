@@ -102,10 +102,10 @@ fn values_become_what_they_mean() {
         panic!("two tunnels")
     };
     assert_eq!(nas.name.as_ref().unwrap().as_str(), "app");
-    assert_eq!(nas.target.to_string(), "https://nas.lan:443");
+    assert_eq!(nas.target.label(), "https://nas.lan:443");
     assert!(nas.insecure_target && nas.exclusive);
     assert_eq!(local.name, None);
-    assert_eq!(local.target.to_string(), "http://localhost:3000");
+    assert_eq!(local.target.label(), "http://localhost:3000");
     assert_eq!(config.log.format, LogFormat::Json);
     assert!(!format!("{config:?}").contains("sesame"));
 }

@@ -5,13 +5,15 @@
 use std::net::IpAddr;
 
 use adit_config::{
-    Address, Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Origin, Parsed,
-    SecretText, SectionSpec, Spec, host_header,
+    Address, Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed,
+    SecretText, SectionSpec, Spec,
 };
 use adit_model::{Domain, HostName, PublicKey, TunnelName};
+use adit_routing::{PathPrefix, Redirect, Upgrades, Upstream};
 use ipnet::IpNet;
 
 pub use super::limit_keys::LIMITS;
+use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
 use super::{KeyPolicy, PinPolicy};
 
 /// The whole file.
@@ -225,14 +227,7 @@ pub static ROUTE: SectionSpec = SectionSpec {
     repeated: true,
     help: "A public address of its own. Tunnels need none: they appear under the domain by themselves. Exactly one of `upstream`, `agents` and `redirect`.",
     keys: &[
-        &HOST,
-        &PATH,
-        &UPSTREAM,
-        &AGENTS,
-        &REDIRECT,
-        &EXCLUSIVE,
-        &AUTH,
-        &HOST_HEADER,
+        &HOST, &PATH, &UPSTREAM, &AGENTS, &REDIRECT, &EXCLUSIVE, &AUTH, &HOST_HEADER, &REWRITE, &UPGRADES, &ROUTE_ANSWER, &ROUTE_BODY,
     ],
 };
 
@@ -245,20 +240,20 @@ pub(super) static HOST: Key<Parsed<HostName>> = Key::required(
     },
     "The host name that visitors ask for.",
 );
-pub(super) static PATH: Key<Parsed<String>> = Key::or(
+pub(super) static PATH: Key<Parsed<PathPrefix>> = Key::or(
     "path",
     Parsed {
         wanted: "a path",
         example: "/api",
-        parse: path_prefix,
+        parse: |text| PathPrefix::parse(text).map_err(|why| why.to_string()),
     },
     "\"/\"",
     "Beginning of the paths that this route takes; the longest one that fits is chosen.",
 );
-pub(super) static UPSTREAM: Key<Parsed<Origin>> = Key::optional(
+pub(super) static UPSTREAM: Key<Parsed<Upstream>> = Key::optional(
     "upstream",
     Parsed {
-        wanted: "a service of this machine or its network",
+        wanted: "an HTTP service that the edge reaches",
         example: "http://127.0.0.1:3000",
         parse: upstream,
     },
@@ -273,14 +268,14 @@ pub(super) static AGENTS: Key<Parsed<TunnelName>> = Key::optional(
     },
     "The agents that have a tunnel of this name open.",
 );
-pub(super) static REDIRECT: Key<Parsed<String>> = Key::optional(
+pub(super) static REDIRECT: Key<Parsed<Redirect>> = Key::optional(
     "redirect",
     Parsed {
         wanted: "a URL",
-        example: "https://www.example.test/",
+        example: "https://www.example.test",
         parse: redirect,
     },
-    "Where visitors are sent instead (308).",
+    "Where visitors are sent instead; a URL without a path takes over theirs.",
 );
 pub(super) static EXCLUSIVE: Key<Flag> = Key::or(
     "exclusive",
@@ -303,15 +298,57 @@ pub(super) static HOST_HEADER: Key<Parsed<String>> = Key::optional(
     "The `Host` that the service is shown instead of the visitor's.",
 );
 
+pub(super) static REWRITE: Key<Flag> = Key::or(
+    "rewrite",
+    Flag,
+    "true",
+    "Whether the service's own address is taken out of its answers (`Location`, cookie domains, `Server`).",
+);
+pub(super) static UPGRADES: Key<Choice<Upgrades>> = Key::or(
+    "upgrades",
+    Choice(&[
+        ("websocket", Upgrades::WebSocket),
+        ("any", Upgrades::Any),
+        ("none", Upgrades::None),
+    ]),
+    "\"websocket\"",
+    "Which protocol upgrades pass.",
+);
+pub(super) static ROUTE_ANSWER: Key<Number> = Key::optional(
+    "answer_seconds",
+    SECONDS_OR_NONE,
+    "Time for this service to begin its answer. Default: that of `[limits]`.",
+);
+pub(super) static ROUTE_BODY: Key<Number> = Key::optional(
+    "body_megabytes",
+    MEBIBYTES,
+    "Most of a request's body to this service. Default: that of `[limits]`.",
+);
+
+/// `host:port`, an IPv6 address in brackets (RFC 3986 §3.2.2).
 fn host_and_port(text: &str) -> Result<String, String> {
-    let origin = Origin::parse(text)?;
-    if text.contains("://") || !text.trim().starts_with(|c: char| c != ':') {
-        return Err(String::new());
+    let text = text.trim();
+    let colon = text.rfind(':').filter(|at| !text[*at..].contains(']'));
+    let at = colon.ok_or("it has no port")?;
+    let (host, port) = (&text[..at], &text[at + 1..]);
+    let host = HostName::parse(host).map_err(|why| why.to_string())?;
+    Ok(format!("{host}:{}", port_of(port)?))
+}
+
+fn port_of(text: &str) -> Result<u16, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let port = text.parse::<u16>().ok().filter(|port| digits && *port > 0);
+    port.ok_or_else(|| format!("`{text}` is not a port from 1 to 65535"))
+}
+
+/// A `Host` header's value (RFC 9110 §7.2).
+fn host_header(text: &str) -> Result<String, String> {
+    if text.contains(':') && !text.ends_with(']') {
+        return host_and_port(text);
     }
-    if text.trim().bytes().all(|b| b.is_ascii_digit()) {
-        return Err("it has no host".to_owned());
-    }
-    Ok(origin.authority())
+    HostName::parse(text)
+        .map(|host| host.to_string())
+        .map_err(|why| why.to_string())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -324,43 +361,16 @@ fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| String::new())
 }
 
-fn path_prefix(text: &str) -> Result<String, String> {
-    if !text.starts_with('/') {
-        return Err("it should begin with /".to_owned());
-    }
-    let plain = |b: u8| b.is_ascii_graphic() && !b"?#%\\\"<>".contains(&b);
-    if !text.bytes().all(plain) {
-        return Err("it holds a character that paths are not matched by".to_owned());
-    }
-    if text.split('/').any(|part| part == "." || part == "..") || text.contains("//") {
-        return Err("it is not in its normal form".to_owned());
-    }
-    let trimmed = text.trim_end_matches('/');
-    Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
-}
-
-fn upstream(text: &str) -> Result<Origin, String> {
-    if !text.contains("://") {
-        return Err("it has no scheme".to_owned());
-    }
-    let origin = Origin::parse(text)?;
-    if origin.tls {
+fn upstream(text: &str) -> Result<Upstream, String> {
+    if text.starts_with("https://") {
         return Err("the edge reaches upstreams in plain HTTP only; an agent beside the service can speak HTTPS to it".to_owned());
     }
-    Ok(origin)
+    if text.trim_start_matches("http://").trim_end_matches('/').contains('/') {
+        return Err("it has a path, and requests bring their own".to_owned());
+    }
+    Upstream::parse(text).map_err(|why| why.to_string())
 }
 
-fn redirect(text: &str) -> Result<String, String> {
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"))
-        .ok_or("it should begin with https:// or http://")?;
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    host_header(host)?;
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(
-            "it holds a space or a character that stands percent-encoded in a URL".to_owned(),
-        );
-    }
-    Ok(text.to_owned())
+fn redirect(text: &str) -> Result<Redirect, String> {
+    Redirect::parse(text).map_err(|_| String::new())
 }

@@ -29,6 +29,11 @@ pub static LIMITS: SectionSpec = SectionSpec {
     ],
 };
 
+/// A size for which 0 switches the limit off.
+pub(super) const MEBIBYTES: Number = Number::new(0, 16_777_216).of("MiB").zero("no limit");
+/// A time for which 0 switches the limit off.
+pub(super) const SECONDS_OR_NONE: Number =
+    Number::new(0, 86_400).of("seconds").zero("no limit");
 /// Counts for which 0 switches the limit off.
 const COUNT: Number = Number::new(0, 10_000_000).zero("no limit");
 /// Failures for which 0 means that they never ban.
@@ -126,7 +131,7 @@ pub(super) static IDLE: Key<Number> = Key::or(
 );
 pub(super) static BODY_BYTES: Key<Number> = Key::or(
     "body_megabytes",
-    Number::new(0, 16_777_216).of("MiB").zero("no limit"),
+    MEBIBYTES,
     "0",
     "Most of a request's body; above it visitors get 413.",
 );
@@ -138,7 +143,7 @@ pub(super) static BODY_RATE: Key<Number> = Key::or(
 );
 pub(super) static ANSWER: Key<Number> = Key::or(
     "answer_seconds",
-    Number::new(0, 86_400).of("seconds").zero("no limit"),
+    SECONDS_OR_NONE,
     "300",
     "Time for a service to begin its answer; above it visitors get 504.",
 );

@@ -5,6 +5,7 @@
 //! check, files of secrets included; what it leaves open (`secret`) the edge
 //! makes at its first run.
 
+mod auth;
 pub mod keys;
 mod limit_keys;
 mod read;
@@ -22,7 +23,8 @@ use ipnet::IpNet;
 #[cfg(test)]
 mod tests;
 
-pub use self::route::{Route, Service};
+pub use self::auth::{BasicAuth, Password};
+pub use self::route::RouteConfig;
 
 /// The complete example that `adit config example server` prints.
 pub const EXAMPLE: &str = include_str!("../../../../examples/server.toml");
@@ -43,7 +45,7 @@ pub struct EdgeConfig {
     /// `[log]`.
     pub log: Log,
     /// `[[route]]`, no two for the same host and path.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
 }
 
 /// `[server]`.

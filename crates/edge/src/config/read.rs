@@ -22,7 +22,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let link = link(&document.section(&keys::LINK));
     let limits = limits(&document.section(&keys::LIMITS));
     let log = log(&document.section(&keys::LOG));
-    let routes = routes(&document);
+    let routes = routes(&document, limits.as_ref());
     let config = (|| {
         Some(EdgeConfig {
             server: server?,
@@ -177,8 +177,6 @@ fn link(section: &Section<'_>) -> Option<Link> {
 
 fn limits(section: &Section<'_>) -> Option<Limits> {
     let n = |key| number(section, key);
-    let mebibytes = n(&limit_keys::BODY_BYTES).map(u64::from)?;
-    let answer = seconds(section, &limit_keys::ANSWER)?;
     Some(Limits {
         connections_per_address: n(&limit_keys::CONNECTIONS)?,
         requests_per_second: n(&limit_keys::REQUESTS)?,
@@ -195,9 +193,9 @@ fn limits(section: &Section<'_>) -> Option<Limits> {
         head: seconds(section, &limit_keys::HEAD)?,
         head_bytes: n(&limit_keys::HEAD_BYTES)?,
         idle: seconds(section, &limit_keys::IDLE)?,
-        body_bytes: (mebibytes > 0).then_some(mebibytes << 20),
+        body_bytes: nonzero_mebibytes(n(&limit_keys::BODY_BYTES)?),
         body_rate: n(&limit_keys::BODY_RATE)?,
-        answer: (!answer.is_zero()).then_some(answer),
+        answer: nonzero_seconds(n(&limit_keys::ANSWER)?),
     })
 }
 
@@ -207,6 +205,14 @@ fn log(section: &Section<'_>) -> Option<Log> {
         level: section.get(&LOG_LEVEL)?,
         access: section.get(&keys::ACCESS)?,
     })
+}
+
+pub(super) fn nonzero_mebibytes(count: u32) -> Option<u64> {
+    (count > 0).then_some(u64::from(count) << 20)
+}
+
+pub(super) fn nonzero_seconds(count: u32) -> Option<Duration> {
+    (count > 0).then_some(Duration::from_secs(u64::from(count)))
 }
 
 fn number(section: &Section<'_>, key: &Key<Number>) -> Option<u32> {

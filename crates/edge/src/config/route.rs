@@ -1,50 +1,34 @@
 //! Routes of the configuration.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use adit_config::{BasicAuth, Document, Origin, Place, Section};
-use adit_model::{Code, HostName, TunnelName};
+use adit_config::{Document, Place, Section};
+use adit_model::{Code, HostName};
+use adit_routing::{PathPrefix, Route, RouteOptions, Target};
 
-use super::keys;
+use super::auth::{BasicAuth, basic_auth};
+use super::{Limits, keys, read};
 
 /// A `[[route]]`.
 #[derive(Clone, Debug)]
-pub struct Route {
-    /// The host name that visitors ask for.
-    pub host: HostName,
-    /// A path prefix in normal form, without a final slash; `/` alone is all.
-    pub path: String,
-    /// What it leads to.
-    pub service: Service,
-    /// What visitors must prove.
+pub struct RouteConfig {
+    /// The route; [`RouteOptions::auth`] is still empty.
+    pub route: Route,
+    /// What visitors must prove: to be hashed into the route's options.
     pub auth: Option<BasicAuth>,
-    /// The `Host` that the service is shown.
-    pub host_header: Option<String>,
-}
-
-/// What a route leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// A plain HTTP service that the edge reaches itself.
-    Upstream(Origin),
-    /// The agents with a tunnel of this name.
-    Agents {
-        /// The name.
-        tunnel: TunnelName,
-        /// Whether one agent at a time may hold it.
-        exclusive: bool,
-    },
-    /// Another URL.
-    Redirect(String),
 }
 
 /// Reads all routes; `None` when one of them is wrong.
-pub(super) fn routes(document: &Document<'_>) -> Option<Vec<Route>> {
-    let mut seen: HashMap<(HostName, String), Place> = HashMap::new();
+pub(super) fn routes(
+    document: &Document<'_>,
+    limits: Option<&Limits>,
+) -> Option<Vec<RouteConfig>> {
+    let mut seen: HashMap<(HostName, PathPrefix), Place> = HashMap::new();
     let mut routes = Some(Vec::new());
     for section in document.sections(&keys::ROUTE) {
-        let route = route(document, &section);
-        if let Some(route) = &route {
+        let config = route(document, &section, limits);
+        if let Some(RouteConfig { route, .. }) = &config {
             let key = (route.host.clone(), route.path.clone());
             if let Some(first) = seen.get(&key) {
                 repeated(document, &section, route, first);
@@ -52,8 +36,8 @@ pub(super) fn routes(document: &Document<'_>) -> Option<Vec<Route>> {
                 seen.insert(key, section.place_of("host"));
             }
         }
-        match (&mut routes, route) {
-            (Some(all), Some(route)) => all.push(route),
+        match (&mut routes, config) {
+            (Some(all), Some(config)) => all.push(config),
             (all, _) => *all = None,
         }
     }
@@ -64,39 +48,61 @@ fn repeated(document: &Document<'_>, section: &Section<'_>, route: &Route, first
     let line = document
         .line_of(first)
         .map_or_else(String::new, |line| format!(", first in line {line}"));
-    let sentence = format!(
-        "`{}{}` is routed a second time{line}",
-        route.host,
-        if route.path == "/" { "" } else { &route.path }
-    );
+    let path = String::from_utf8_lossy(route.path.as_bytes());
+    let sentence = format!("`{}{path}` is routed a second time{line}", route.host);
     let help = Some("give one of both another host or path, or remove it");
     section.complain(Code::CONFIG_DUPLICATE, "host", &sentence, help);
 }
 
-fn route(document: &Document<'_>, section: &Section<'_>) -> Option<Route> {
-    let service = service(section);
-    let auth = section.basic_auth(document, &keys::AUTH);
-    if let Some(Service::Redirect(_)) = &service
-        && section.is_given("host_header")
-    {
-        let sentence = "`host_header` has no meaning beside `redirect`";
-        section.complain(
-            Code::CONFIG_CONFLICT,
-            "host_header",
-            sentence,
-            Some("remove it"),
-        );
+fn route(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    limits: Option<&Limits>,
+) -> Option<RouteConfig> {
+    let target = target(section);
+    let auth = basic_auth(document, section, &keys::AUTH);
+    if let Some(Target::Redirect(_)) = &target {
+        for key in ["host_header", "rewrite", "upgrades", "answer_seconds", "body_megabytes"] {
+            if section.is_given(key) {
+                let sentence = format!("`{key}` has no meaning beside `redirect`");
+                section.complain(Code::CONFIG_CONFLICT, key, &sentence, Some("remove it"));
+            }
+        }
     }
-    Some(Route {
+    let answer = match section.given(&keys::ROUTE_ANSWER) {
+        Some(given) => read::nonzero_seconds(given.value),
+        None => limits?.answer,
+    };
+    let body_limit = match section.given(&keys::ROUTE_BODY) {
+        Some(given) => read::nonzero_mebibytes(given.value),
+        None => limits?.body_bytes,
+    };
+    let route = Route {
         host: section.get(&keys::HOST)?,
         path: section.get(&keys::PATH)?,
-        service: service?,
-        auth: auth?,
-        host_header: section.get(&keys::HOST_HEADER),
+        target: target?,
+        options: options(section, answer, body_limit)?,
+    };
+    Some(RouteConfig { route, auth: auth? })
+}
+
+fn options(
+    section: &Section<'_>,
+    response_timeout: Option<Duration>,
+    body_limit: Option<u64>,
+) -> Option<RouteOptions> {
+    Some(RouteOptions {
+        auth: None,
+        host_header: section.get(&keys::HOST_HEADER).map(Into::into),
+        rewrite: section.get(&keys::REWRITE)?,
+        upgrades: section.get(&keys::UPGRADES)?,
+        response_timeout,
+        body_limit,
+        exclusive: section.get(&keys::EXCLUSIVE)?,
     })
 }
 
-fn service(section: &Section<'_>) -> Option<Service> {
+fn target(section: &Section<'_>) -> Option<Target> {
     const PLACES: [&str; 3] = ["upstream", "agents", "redirect"];
     let given: Vec<&str> = PLACES.into_iter().filter(|k| section.is_given(k)).collect();
     match given[..] {
@@ -109,28 +115,16 @@ fn service(section: &Section<'_>) -> Option<Service> {
         }
         [first, second, ..] => {
             let sentence = format!("the route leads to `{first}` and to `{second}`");
-            section.complain(
-                Code::CONFIG_CONFLICT,
-                second,
-                &sentence,
-                Some("keep one of them"),
-            );
+            section.complain(Code::CONFIG_CONFLICT, second, &sentence, Some("keep one of them"));
             return None;
         }
     }
-    let exclusive = section.get(&keys::EXCLUSIVE)?;
-    if let Some(tunnel) = section.get(&keys::AGENTS) {
-        return Some(Service::Agents { tunnel, exclusive });
-    }
-    if exclusive {
+    if section.get(&keys::EXCLUSIVE) == Some(true) && given != ["agents"] {
         let sentence = "`exclusive` has a meaning beside `agents` only";
-        section.complain(
-            Code::CONFIG_CONFLICT,
-            "exclusive",
-            sentence,
-            Some("remove it"),
-        );
+        section.complain(Code::CONFIG_CONFLICT, "exclusive", sentence, Some("remove it"));
     }
-    let upstream = section.get(&keys::UPSTREAM).map(Service::Upstream);
-    upstream.or_else(|| section.get(&keys::REDIRECT).map(Service::Redirect))
+    let tunnel = section.get(&keys::AGENTS).map(Target::Tunnel);
+    let upstream = || section.get(&keys::UPSTREAM).map(Target::Upstream);
+    let redirect = || section.get(&keys::REDIRECT).map(Target::Redirect);
+    tunnel.or_else(upstream).or_else(redirect)
 }

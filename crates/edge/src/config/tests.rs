@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use adit_config::{AnyKey, CommandOption, Raw, SectionSpec};
+use adit_model::TunnelName;
+use adit_routing::Target;
 
 use super::*;
 
@@ -109,6 +111,7 @@ fn values_become_what_they_mean() {
         path = "/api/"
         agents = "App"
         exclusive = true
+        answer_seconds = 5
         auth = "ann:open sesame"
         "#,
         &[],
@@ -128,15 +131,14 @@ fn values_become_what_they_mean() {
     assert_eq!(config.admission.allowed_keys, [PublicKey([1; 32])]);
     assert_eq!(config.limits.body_bytes, Some(2 << 20));
     assert_eq!(config.limits.answer, None);
-    let route = &config.routes[0];
-    assert_eq!(
-        (route.host.as_str(), route.path.as_str()),
-        ("app.example.test", "/api")
-    );
-    assert!(
-        matches!(&route.service, Service::Agents { tunnel, exclusive: true } if tunnel.as_str() == "app")
-    );
-    assert_eq!(route.auth.as_ref().unwrap().user, "ann");
+    let RouteConfig { route, auth } = &config.routes[0];
+    assert_eq!(route.host.as_str(), "app.example.test");
+    assert_eq!(route.path.as_bytes(), b"/api");
+    assert_eq!(route.target, Target::Tunnel(TunnelName::parse("app").unwrap()));
+    assert!(route.options.exclusive && route.options.rewrite);
+    assert_eq!(route.options.body_limit, Some(2 << 20));
+    assert_eq!(route.options.response_timeout, Some(Duration::from_secs(5)));
+    assert_eq!(auth.as_ref().unwrap().user, "ann");
     assert!(!format!("{config:?}").contains("sesame"));
     assert!(!format!("{config:?}").contains("0f3c9a7b"));
 }

@@ -2,13 +2,12 @@
 
 use std::fmt;
 
+use adit_config::{Document, Key, Placed, Section, SecretText};
 use adit_model::Code;
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::PasswordHash;
 use zeroize::Zeroizing;
-
-use crate::document::Document;
-use crate::key::Key;
-use crate::kind::SecretText;
-use crate::section::Section;
 
 /// Most bytes of a user name or password.
 const MAX: usize = 256;
@@ -53,6 +52,7 @@ impl BasicAuth {
             return Err("control characters cannot be typed into a browser");
         }
         let password = if password.starts_with("$argon2id$") {
+            PasswordHash::new(password).map_err(|_| "the hash is damaged")?;
             Password::Hashed(password.to_owned())
         } else {
             Password::Plain(Zeroizing::new(password.to_owned()))
@@ -64,26 +64,41 @@ impl BasicAuth {
     }
 }
 
-impl Section<'_> {
-    /// Reads a key that holds `user:password`. The outer `None`: a mistake
-    /// was recorded; the inner: the key is absent.
-    #[must_use]
-    pub fn basic_auth(
-        &self,
-        document: &Document<'_>,
-        key: &Key<SecretText>,
-    ) -> Option<Option<BasicAuth>> {
-        let Some(given) = self.given(key) else {
-            return (!self.is_given(key.name)).then_some(None);
-        };
-        let text = document.reveal(key.name, &given)?;
-        match BasicAuth::parse(&text) {
-            Ok(auth) => Some(Some(auth)),
-            Err(why) => {
-                let sentence = format!("`{}` wants user:password: {why}", key.name);
-                document.complain(Code::BAD_AUTH, &given.place, &sentence, None);
-                None
+impl BasicAuth {
+    /// `user:` and the PHC string of the password's Argon2id hash, as doors
+    /// check it. Takes tens of milliseconds where it must be made.
+    ///
+    /// # Errors
+    /// The library's refusal, which no valid value meets.
+    pub fn hashed(&self, salt: [u8; 16]) -> Result<String, argon2::password_hash::Error> {
+        match &self.password {
+            Password::Hashed(hash) => Ok(format!("{}:{hash}", self.user)),
+            Password::Plain(plain) => {
+                let hash = Argon2::default().hash_password_with_salt(plain.as_bytes(), &salt)?;
+                Ok(format!("{}:{hash}", self.user))
             }
+        }
+    }
+}
+
+/// Reads a key that holds `user:password`. The outer `None`: a mistake was
+/// recorded; the inner: the key is absent.
+pub(super) fn basic_auth(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    key: &Key<SecretText>,
+) -> Option<Option<BasicAuth>> {
+    let Some(given) = section.given(key) else {
+        return (!section.is_given(key.name)).then_some(None);
+    };
+    let text = document.reveal(key.name, &given)?;
+    match BasicAuth::parse(&text) {
+        Ok(auth) => Some(Some(auth)),
+        Err(why) => {
+            let sentence = format!("`{}` wants user:password: {why}", key.name);
+            let Placed { place, .. } = given;
+            document.complain(Code::BAD_AUTH, &place, &sentence, None);
+            None
         }
     }
 }
@@ -110,13 +125,15 @@ mod tests {
         assert_eq!(auth.user, "ann");
         assert!(matches!(&auth.password, Password::Plain(p) if p.as_str() == "se:cret"));
         assert!(!format!("{auth:?} {:?}", auth.password).contains("cret"));
-        let hashed = BasicAuth::parse("ann:$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA").unwrap();
+        let line = auth.hashed([7; 16]).unwrap();
+        let hashed = BasicAuth::parse(&line).unwrap();
         assert!(matches!(hashed.password, Password::Hashed(_)));
+        assert_eq!(hashed.hashed([8; 16]).unwrap(), line);
     }
 
     #[test]
     fn what_is_no_user_and_password_is_refused() {
-        for bad in ["", "ann", ":x", "ann:", "an\nn:x", "ann:x\u{7}"] {
+        for bad in ["", "ann", ":x", "ann:", "an\nn:x", "ann:x\u{7}", "ann:$argon2id$x"] {
             assert!(BasicAuth::parse(bad).is_err(), "{bad:?}");
         }
         assert!(BasicAuth::parse(&format!("ann:{}", "x".repeat(257))).is_err());

@@ -1,0 +1,295 @@
+//! The API door: `GET /metrics` and `GET /_sys/health`, for this machine only.
+//!
+//! It has no authentication yet, so that it serves loopback alone, and checks
+//! that the `Host` is a loopback name or address: a page that a browser was led
+//! to by DNS rebinding still carries the stranger's name there. One request a
+//! connection, no bodies. Everything else is a bare 404.
+//!
+//! Invariant: bounded in every direction: connections at a time, bytes of a
+//! head, seconds of a connection.
+
+use std::fmt::Write;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::Limits;
+use crate::metrics::{Door, Metrics, Phase, ProcessFacts};
+
+/// Connections at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 32;
+/// Most bytes of a request's head.
+const MAX_HEAD: usize = 8 * 1024;
+/// Most fields of it.
+const MAX_FIELDS: usize = 64;
+/// A connection is over after this, whatever its peer does.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of a peer that are read and thrown away after the answer, so that it
+/// arrives before a reset does.
+const MAX_LINGER: usize = 64 * 1024;
+
+/// Why the API door cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Bound to an address that others reach.
+    #[error(
+        "the API door has no authentication yet and cannot stand on {0}: bind it to 127.0.0.1 or ::1"
+    )]
+    NotLoopback(SocketAddr),
+    /// The socket is not usable.
+    #[error("the API door's socket does not work: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What the door shows.
+#[derive(Debug)]
+pub struct ApiDoor {
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// Asked how many addresses are banned when a page is written.
+    pub limits: Arc<Limits>,
+}
+
+/// Serves the door until `stop`; open connections then have their deadline.
+///
+/// # Errors
+/// [`ApiError::NotLoopback`] for a listener that others could reach.
+pub async fn serve(
+    listener: TcpListener,
+    door: Arc<ApiDoor>,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    let local = listener.local_addr()?;
+    if !local.ip().to_canonical().is_loopback() {
+        return Err(ApiError::NotLoopback(local));
+    }
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                door.metrics.doors.accepted.of(Door::Api).add(1);
+                let door = Arc::clone(&door);
+                connections.spawn(async move {
+                    let _open = door.metrics.doors.open.of(Door::Api).hold();
+                    // The peer's business: it went away or was too slow.
+                    let _ = timeout(DEADLINE, converse(socket, &door)).await;
+                });
+            }
+            Err(error) => {
+                door.metrics.doors.accept_errors.of(Door::Api).add(1);
+                tracing::warn!(%error, "the API door could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn converse(mut socket: TcpStream, door: &ApiDoor) -> io::Result<()> {
+    let mut head = Vec::with_capacity(1024);
+    let answer = loop {
+        if (&mut socket)
+            .take((MAX_HEAD - head.len()) as u64)
+            .read_buf(&mut head)
+            .await?
+            == 0
+        {
+            let is_full = head.len() >= MAX_HEAD;
+            break if is_full {
+                Answer::bare(431)
+            } else {
+                return Ok(());
+            };
+        }
+        match read(&head) {
+            Read::Partial => {}
+            Read::Asked(question) => break answer(&question, door),
+            Read::Refused(status) => break Answer::bare(status),
+        }
+    };
+    socket.write_all(answer.to_bytes().as_bytes()).await?;
+    socket.shutdown().await?;
+    linger(&mut socket).await
+}
+
+async fn linger(socket: &mut TcpStream) -> io::Result<()> {
+    let mut left = MAX_LINGER;
+    let mut rest = [0; 4096];
+    while left > 0 {
+        match socket.read(&mut rest).await? {
+            0 => break,
+            n => left = left.saturating_sub(n),
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Metrics,
+    Health,
+    Other,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    Partial,
+    Asked(Question),
+    Refused(u16),
+}
+
+/// Reads a head. Order: grammar, then `Host`, then the path, so that a
+/// rebound name learns nothing about paths.
+fn read(bytes: &[u8]) -> Read {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Read::Partial,
+        Err(httparse::Error::TooManyHeaders) => return Read::Refused(431),
+        Err(_) => return Read::Refused(400),
+    }
+    let named = |name: &'static str| {
+        let is_it = move |f: &&httparse::Header<'_>| f.name.eq_ignore_ascii_case(name);
+        request.headers.iter().filter(is_it).map(|f| f.value)
+    };
+    let mut hosts = named("host");
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Read::Refused(400);
+    };
+    let has_body =
+        named("transfer-encoding").next().is_some() || named("content-length").any(|v| v != b"0");
+    if has_body {
+        return Read::Refused(400);
+    }
+    if !std::str::from_utf8(host).is_ok_and(is_loopback_host) {
+        return Read::Refused(421);
+    }
+    Read::Asked(match (request.method, request.path) {
+        (Some("GET"), Some("/metrics")) => Question::Metrics,
+        (Some("GET"), Some("/_sys/health")) => Question::Health,
+        _ => Question::Other,
+    })
+}
+
+/// `localhost`, an address of 127.0.0.0/8 or `[::1]`, with or without a port.
+fn is_loopback_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+        Some((v6, port)) => {
+            return is_port(port) && v6.parse() == Ok(IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1]));
+        }
+        None => host.find(':').map_or((host, ""), |at| host.split_at(at)),
+    };
+    let is_address = || {
+        let address = name.parse::<std::net::Ipv4Addr>();
+        address.is_ok_and(|address| address.is_loopback())
+    };
+    is_port(port) && (name.eq_ignore_ascii_case("localhost") || is_address())
+}
+
+/// Nothing, or `:` and a number that may be absent (RFC 3986 §3.2.3).
+fn is_port(text: &str) -> bool {
+    match text.strip_prefix(':') {
+        None => text.is_empty(),
+        Some("") => true,
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+    }
+}
+
+struct Answer {
+    status: u16,
+    kind: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn bare(status: u16) -> Self {
+        Self {
+            status,
+            kind: "text/plain",
+            body: String::new(),
+        }
+    }
+
+    fn to_bytes(&self) -> String {
+        let reason = match self.status {
+            200 => "OK",
+            400 => "Bad Request",
+            404 => "Not Found",
+            421 => "Misdirected Request",
+            431 => "Request Header Fields Too Large",
+            _ => "Service Unavailable",
+        };
+        let mut out = String::with_capacity(self.body.len() + 256);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             Connection: close\r\n\r\n{}",
+            self.status,
+            self.kind,
+            self.body.len(),
+            self.body,
+        );
+        out
+    }
+}
+
+fn answer(question: &Question, door: &ApiDoor) -> Answer {
+    match question {
+        Question::Metrics => {
+            let census = door.limits.census(Instant::now());
+            door.metrics.limits.addresses.set(census.addresses);
+            door.metrics.limits.banned.set(census.banned);
+            Answer {
+                status: 200,
+                kind: "text/plain; version=0.0.4; charset=utf-8",
+                body: door.metrics.render(&ProcessFacts::read()),
+            }
+        }
+        Question::Health => health(&door.metrics),
+        Question::Other => Answer::bare(404),
+    }
+}
+
+/// 200 only while new work is taken, so that a load balancer or an init system
+/// needs no more than the status.
+fn health(metrics: &Metrics) -> Answer {
+    let (status, word) = match metrics.phase() {
+        Phase::Starting => (503, "starting"),
+        Phase::Ready => (200, "ok"),
+        Phase::Draining => (503, "draining"),
+    };
+    let body = serde_json::json!({
+        "status": word,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": metrics.uptime().as_secs(),
+        "links": metrics.link.links.get(),
+        "tunnels": metrics.link.tunnels.get(),
+    });
+    Answer {
+        status,
+        kind: "application/json",
+        body: format!("{body}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

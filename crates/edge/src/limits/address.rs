@@ -1,0 +1,48 @@
+//! What counts as one address.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// One visitor as the limits see it: an IPv4 address, or the /64 of an IPv6
+/// address, because a /64 is what a single subscriber is given and may choose
+/// from freely (RFC 6177, RFC 8981).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressKey {
+    /// An IPv4 address, an IPv4-mapped IPv6 address included.
+    V4(u32),
+    /// The upper 64 bits of an IPv6 address.
+    V6(u64),
+}
+
+impl AddressKey {
+    /// The key under which `address` is counted.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::V6(upper_half(v6)),
+        }
+    }
+}
+
+fn upper_half(address: Ipv6Addr) -> u64 {
+    let [a, b, c, d, ..] = address.segments();
+    u64::from(a) << 48 | u64::from(b) << 32 | u64::from(c) << 16 | u64::from(d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> AddressKey {
+        AddressKey::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_slash_64_is_one_address_and_a_mapped_one_is_ipv4() {
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff:ffff::9"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_ne!(key("::192.0.2.1"), key("192.0.2.1"));
+    }
+}

@@ -1,0 +1,395 @@
+//! What the edge counts, as Prometheus text.
+//!
+//! One struct of plain atomics that every door and every link shares; nothing
+//! here takes a lock, allocates or can fail while counting. Every label value
+//! is known when the program is built. [`Metrics::render`] writes the page, the
+//! process's own facts included.
+
+pub mod kinds;
+mod labels;
+mod page;
+mod process;
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use self::kinds::{Counter, Family, Gauge, Histogram};
+pub use self::labels::{
+    AdmissionOutcome, BackendFailure, Direction, Door, HttpRefusal, LimitRefusal, ProofFailure,
+    StatusClass,
+};
+use self::page::Page;
+pub use self::process::ProcessFacts;
+
+/// All doors.
+#[derive(Debug, Default)]
+pub struct DoorMetrics {
+    /// Connections accepted.
+    pub accepted: Family<Door>,
+    /// Connections open now.
+    pub open: Family<Door, Gauge>,
+    /// `accept` failed, for want of descriptors say.
+    pub accept_errors: Family<Door>,
+}
+
+/// The HTTP door.
+#[derive(Debug, Default)]
+pub struct HttpMetrics {
+    /// Requests by the class of the status sent.
+    pub requests: Family<StatusClass>,
+    /// Requests under way now, upgraded connections apart.
+    pub active: Gauge,
+    /// From the end of the head to the end of the answer.
+    pub seconds: Histogram,
+    /// Refusals of the door itself.
+    pub refused: Family<HttpRefusal>,
+    /// Connections upgraded, to WebSocket say.
+    pub upgrades: Counter,
+    /// Upgraded connections open now.
+    pub upgraded: Gauge,
+    /// Bytes of visitors' connections.
+    pub bytes: Family<Direction>,
+    /// Failures of backends.
+    pub backend_failures: Family<BackendFailure>,
+    /// Requests moved to another backend before a byte was delivered.
+    pub retries: Counter,
+    /// Signed statistics requests answered.
+    pub stats_answered: Counter,
+}
+
+/// Links, tunnels and channels.
+#[derive(Debug, Default)]
+pub struct LinkMetrics {
+    /// Links live now.
+    pub links: Gauge,
+    /// Links that were live ever.
+    pub opened: Counter,
+    /// Tunnels live now.
+    pub tunnels: Gauge,
+    /// Data channels waiting for a visitor.
+    pub channels_idle: Gauge,
+    /// Data channels that carry a visitor.
+    pub channels_busy: Gauge,
+    /// Data channels opened.
+    pub channels_opened: Counter,
+    /// Visitor streams that went over a channel used before.
+    pub recycled: Counter,
+    /// Visitor streams started.
+    pub streams: Counter,
+    /// Visitor streams that ended by a reset.
+    pub resets: Counter,
+    /// Frames that did not open or stood out of turn: altered, replayed, late.
+    pub frames_refused: Counter,
+    /// Links ended because the other side fell silent.
+    pub dead: Counter,
+    /// Link sockets that have not proved a secret yet.
+    pub unproved: Gauge,
+    /// Of these, pushed out by newer ones.
+    pub unproved_dropped: Counter,
+    /// First messages and channel headers that got silence.
+    pub proof_failures: Family<ProofFailure>,
+    /// Admissions by their end.
+    pub admissions: Family<AdmissionOutcome>,
+    /// Bytes of data channels.
+    pub bytes: Family<Direction>,
+}
+
+/// Limits and bans.
+#[derive(Debug, Default)]
+pub struct LimitMetrics {
+    /// Connections and requests turned away.
+    pub refused: Family<LimitRefusal>,
+    /// Bans spoken.
+    pub bans: Counter,
+    /// Addresses remembered; set before a page is written.
+    pub addresses: Gauge,
+    /// Addresses banned; set before a page is written.
+    pub banned: Gauge,
+}
+
+/// Where the edge is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not all doors are open yet.
+    Starting,
+    /// All doors are open.
+    Ready,
+    /// On its way down: no new links.
+    Draining,
+}
+
+/// Everything counted.
+#[derive(Debug)]
+pub struct Metrics {
+    /// All doors.
+    pub doors: DoorMetrics,
+    /// The HTTP door.
+    pub http: HttpMetrics,
+    /// Links, tunnels and channels.
+    pub link: LinkMetrics,
+    /// Limits and bans.
+    pub limits: LimitMetrics,
+    phase: AtomicU8,
+    started: SystemTime,
+    clock: std::time::Instant,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All zero; the uptime begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            doors: DoorMetrics::default(),
+            http: HttpMetrics::default(),
+            link: LinkMetrics::default(),
+            limits: LimitMetrics::default(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            started: SystemTime::now(),
+            clock: std::time::Instant::now(),
+        }
+    }
+
+    /// Says where the edge is in its life.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Where the edge is in its life.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// The page of `GET /metrics`, in the text format version 0.0.4.
+    #[must_use]
+    pub fn render(&self, facts: &ProcessFacts) -> String {
+        let mut page = Page::default();
+        self.render_process(&mut page, facts);
+        self.doors.render(&mut page);
+        self.http.render(&mut page);
+        self.link.render(&mut page);
+        self.link.render_admission(&mut page);
+        self.limits.render(&mut page);
+        page.finish()
+    }
+
+    fn render_process(&self, page: &mut Page, facts: &ProcessFacts) {
+        let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+        let help = "The version of this edge.";
+        page.one("adit_build_info", help, "gauge", version, 1);
+        let uptime = self.uptime().as_secs_f64();
+        let help = "Time since the edge started.";
+        page.one("adit_uptime_seconds", help, "gauge", "", uptime);
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let help = "Start of the process in unix seconds.";
+        let name = "process_start_time_seconds";
+        page.one(name, help, "gauge", "", started.as_secs_f64());
+        if let Some(bytes) = facts.resident_bytes {
+            let help = "Resident memory.";
+            page.one("process_resident_memory_bytes", help, "gauge", "", bytes);
+        }
+        if let Some(count) = facts.open_descriptors {
+            page.one("process_open_fds", "Open descriptors.", "gauge", "", count);
+        }
+        if let Some(count) = facts.max_descriptors {
+            let help = "Most descriptors that may be open.";
+            page.one("process_max_fds", help, "gauge", "", count);
+        }
+        if let Some(seconds) = facts.cpu_seconds {
+            let help = "User and system time used.";
+            page.one("process_cpu_seconds_total", help, "counter", "", seconds);
+        }
+        if let Some(count) = facts.threads {
+            page.one("process_threads", "Threads.", "gauge", "", count);
+        }
+    }
+}
+
+impl DoorMetrics {
+    fn render(&self, page: &mut Page) {
+        let help = "Connections accepted.";
+        page.family("adit_connections_total", help, &self.accepted);
+        page.gauges("adit_connections_open", "Connections open now.", &self.open);
+        let help = "Times that accepting a connection failed.";
+        page.family("adit_accept_errors_total", help, &self.accept_errors);
+    }
+}
+
+impl HttpMetrics {
+    fn render(&self, page: &mut Page) {
+        let help = "Requests by class of the status sent.";
+        page.family("adit_http_requests_total", help, &self.requests);
+        let help = "Requests under way now.";
+        page.gauge("adit_http_requests_active", help, &self.active);
+        let help = "Time from the request's head to the end of its answer.";
+        page.histogram("adit_http_request_seconds", help, &self.seconds);
+        let help = "Requests refused by the door itself.";
+        page.family("adit_http_refusals_total", help, &self.refused);
+        let help = "Connections upgraded.";
+        page.counter("adit_http_upgrades_total", help, &self.upgrades);
+        let help = "Upgraded connections open now.";
+        page.gauge("adit_http_upgraded_open", help, &self.upgraded);
+        let help = "Bytes of visitors' connections.";
+        page.family("adit_http_bytes_total", help, &self.bytes);
+        let help = "Requests that a backend failed.";
+        let name = "adit_http_backend_failures_total";
+        page.family(name, help, &self.backend_failures);
+        let help = "Requests moved to another backend.";
+        page.counter("adit_http_retries_total", help, &self.retries);
+        let help = "Signed statistics requests answered.";
+        let name = "adit_sync_stats_answered_total";
+        page.counter(name, help, &self.stats_answered);
+    }
+}
+
+impl LinkMetrics {
+    fn render(&self, page: &mut Page) {
+        page.gauge("adit_links_open", "Agents' links live now.", &self.links);
+        page.counter("adit_links_total", "Links that were live.", &self.opened);
+        page.gauge("adit_tunnels_open", "Tunnels live now.", &self.tunnels);
+        let help = "Data channels that wait for a visitor.";
+        page.gauge("adit_channels_idle", help, &self.channels_idle);
+        let help = "Data channels that carry a visitor.";
+        page.gauge("adit_channels_busy", help, &self.channels_busy);
+        let help = "Data channels opened.";
+        page.counter("adit_channels_total", help, &self.channels_opened);
+        let help = "Visitor streams over a channel used before.";
+        page.counter("adit_channels_recycled_total", help, &self.recycled);
+        let help = "Visitor streams started.";
+        page.counter("adit_streams_total", help, &self.streams);
+        let help = "Visitor streams that ended by a reset.";
+        page.counter("adit_stream_resets_total", help, &self.resets);
+        let help = "Frames that did not open or stood out of turn.";
+        page.counter("adit_link_frames_refused_total", help, &self.frames_refused);
+        let help = "Links ended because the agent fell silent.";
+        page.counter("adit_links_dead_total", help, &self.dead);
+        let help = "Bytes of data channels.";
+        page.family("adit_link_bytes_total", help, &self.bytes);
+    }
+
+    fn render_admission(&self, page: &mut Page) {
+        let help = "Link sockets that have not proved a secret yet.";
+        page.gauge("adit_link_unproved_open", help, &self.unproved);
+        let help = "Unproved link sockets pushed out by newer ones.";
+        let name = "adit_link_unproved_dropped_total";
+        page.counter(name, help, &self.unproved_dropped);
+        let help = "First messages and channel headers answered by silence.";
+        let name = "adit_link_proof_failures_total";
+        page.family(name, help, &self.proof_failures);
+        let help = "Admissions by their end.";
+        page.family("adit_admissions_total", help, &self.admissions);
+    }
+}
+
+impl LimitMetrics {
+    fn render(&self, page: &mut Page) {
+        let help = "Connections and requests turned away by a limit.";
+        page.family("adit_limit_refusals_total", help, &self.refused);
+        page.counter("adit_bans_total", "Bans spoken.", &self.bans);
+        let help = "Addresses remembered by the limits.";
+        page.gauge("adit_limit_addresses", help, &self.addresses);
+        let help = "Addresses banned now.";
+        page.gauge("adit_banned_addresses", help, &self.banned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::kinds::Label;
+    use super::*;
+
+    /// The grammar of the text format: each family has one HELP and one TYPE
+    /// before its samples, no series stands twice, each value is a number.
+    fn check(page: &str) -> HashSet<String> {
+        let (mut families, mut series) = (HashSet::new(), HashSet::new());
+        let (mut family, mut kind, mut help) = (String::new(), "", "");
+        assert!(page.ends_with('\n'));
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, _) = rest.split_once(' ').unwrap();
+                assert!(families.insert(name.to_owned()), "{name} twice");
+                (family, kind, help) = (name.to_owned(), "", name);
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, of) = rest.split_once(' ').unwrap();
+                assert_eq!((name, kind), (help, ""), "{line}");
+                assert!(["counter", "gauge", "histogram"].contains(&of));
+                kind = of;
+            } else {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                let bare = name.split('{').next().unwrap();
+                let tail = bare.strip_prefix(family.as_str()).unwrap();
+                let tails: &[&str] = match kind {
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    _ => &[""],
+                };
+                assert!(tails.contains(&tail), "{line}");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(series.insert(name.to_owned()), "{line} twice");
+                assert_eq!(kind == "counter", bare.ends_with("_total"), "{line}");
+            }
+        }
+        series
+    }
+
+    #[test]
+    fn the_page_keeps_the_grammar_and_shows_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics.http.requests.of(StatusClass::Success).add(3);
+        metrics
+            .link
+            .admissions
+            .of(AdmissionOutcome::WrongPin)
+            .add(2);
+        metrics.http.seconds.observe(Duration::from_millis(3));
+        metrics.limits.banned.set(7);
+        let page = metrics.render(&ProcessFacts::read());
+        let series = check(&page);
+        assert!(series.contains("process_resident_memory_bytes"));
+        for line in [
+            "adit_http_requests_total{class=\"2xx\"} 3",
+            "adit_http_requests_total{class=\"5xx\"} 0",
+            "adit_admissions_total{outcome=\"wrong_pin\"} 2",
+            "adit_http_request_seconds_bucket{le=\"0.0025\"} 0",
+            "adit_http_request_seconds_bucket{le=\"0.005\"} 1",
+            "adit_http_request_seconds_bucket{le=\"+Inf\"} 1",
+            "adit_http_request_seconds_sum 0.003",
+            "adit_http_request_seconds_count 1",
+            "adit_banned_addresses 7",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_system_that_tells_nothing_leaves_its_lines_out() {
+        let page = Metrics::new().render(&ProcessFacts::default());
+        check(&page);
+        assert!(!page.contains("process_open_fds"));
+    }
+
+    #[test]
+    fn labels_know_their_place() {
+        for (index, outcome) in AdmissionOutcome::ALL.iter().enumerate() {
+            assert_eq!(outcome.index(), index);
+        }
+    }
+}

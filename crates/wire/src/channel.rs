@@ -1,0 +1,197 @@
+//! Bodies of frames on data channels.
+
+use std::net::SocketAddr;
+
+use adit_model::{ConnId, TunnelId};
+
+use crate::field::{DecodeError, each, need, once, put_address, put_fixed};
+
+/// A visitor stream begins on an idle channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// For which tunnel of the link.
+    pub tunnel: TunnelId,
+    /// The edge's id of the visitor stream.
+    pub conn: ConnId,
+    /// The visitor's address as the edge saw it (IPv6 without scope and flow).
+    pub visitor: SocketAddr,
+}
+
+impl Start {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_fixed(out, 1, self.tunnel.0.to_be_bytes());
+        put_fixed(out, 2, self.conn.0.to_be_bytes());
+        put_address(out, 3, self.visitor);
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (mut tunnel, mut conn, mut visitor) = (None, None, None);
+        each(body, |field| match field.tag {
+            1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
+            2 => once(&mut conn, 2, ConnId(field.u64()?)),
+            3 => once(&mut visitor, 3, field.address()?),
+            _ => Ok(()),
+        })?;
+        Ok(Self {
+            tunnel: need(tunnel, 1)?,
+            conn: need(conn, 2)?,
+            visitor: need(visitor, 3)?,
+        })
+    }
+}
+
+/// The agent dialled this channel for one waiting visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataConnReady {
+    /// The stream that the edge asked for.
+    pub conn: ConnId,
+}
+
+impl DataConnReady {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_fixed(out, 1, self.conn.0.to_be_bytes());
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut conn = None;
+        each(body, |field| match field.tag {
+            1 => once(&mut conn, 1, ConnId(field.u64()?)),
+            _ => Ok(()),
+        })?;
+        Ok(Self {
+            conn: need(conn, 1)?,
+        })
+    }
+}
+
+/// Whether any byte of a stream reached the service before it was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivered {
+    /// Not one byte: the request may be tried elsewhere.
+    None,
+    /// Some, or nobody knows.
+    Some,
+}
+
+/// Why a stream was aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResetReason {
+    /// No reason was given, or one that this version does not know.
+    Unspecified,
+    /// The tunnel is not open on this link.
+    NoSuchTunnel,
+    /// The service refused the connection.
+    TargetRefused,
+    /// The service could not be reached.
+    TargetUnreachable,
+    /// TLS towards the service failed.
+    TargetTls,
+    /// The service closed before its answer was whole.
+    TargetClosed,
+    /// The visitor went away.
+    Cancelled,
+    /// A limit on streams is reached.
+    TooMany,
+    /// The other side broke the protocol of the stream.
+    Protocol,
+    /// The identity or the tunnel was revoked.
+    Revoked,
+    /// The sender is shutting down.
+    Draining,
+    /// Nothing moved for too long.
+    Timeout,
+}
+
+const REASONS: [ResetReason; 12] = [
+    ResetReason::Unspecified,
+    ResetReason::NoSuchTunnel,
+    ResetReason::TargetRefused,
+    ResetReason::TargetUnreachable,
+    ResetReason::TargetTls,
+    ResetReason::TargetClosed,
+    ResetReason::Cancelled,
+    ResetReason::TooMany,
+    ResetReason::Protocol,
+    ResetReason::Revoked,
+    ResetReason::Draining,
+    ResetReason::Timeout,
+];
+
+impl ResetReason {
+    /// Its number on the wire.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason of a number; an unknown one is [`ResetReason::Unspecified`].
+    #[must_use]
+    pub fn from_number(number: u8) -> Self {
+        REASONS
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or(Self::Unspecified)
+    }
+}
+
+/// A stream ends now, whatever was on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// Why.
+    pub reason: ResetReason,
+    /// Whether the request may be tried elsewhere.
+    pub delivered: Delivered,
+}
+
+impl Reset {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_fixed(out, 1, [self.reason.number()]);
+        put_fixed(out, 2, [u8::from(self.delivered == Delivered::Some)]);
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (mut reason, mut delivered) = (None, None);
+        each(body, |field| match field.tag {
+            1 => once(&mut reason, 1, ResetReason::from_number(field.u8()?)),
+            2 => once(&mut delivered, 2, field.flag()?),
+            _ => Ok(()),
+        })?;
+        Ok(Self {
+            reason: need(reason, 1)?,
+            delivered: if need(delivered, 2)? {
+                Delivered::Some
+            } else {
+                Delivered::None
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_reasons_keep_their_numbers() {
+        for (number, reason) in (0u8..).zip(REASONS) {
+            assert_eq!(reason.number(), number);
+            assert_eq!(ResetReason::from_number(number), reason);
+        }
+        assert_eq!(ResetReason::from_number(200), ResetReason::Unspecified);
+    }
+}
