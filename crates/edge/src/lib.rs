@@ -1,6 +1,9 @@
 //! The public server.
 
 pub mod api;
+pub mod backend;
 pub mod config;
 pub mod limits;
+pub mod listen;
 pub mod metrics;
+pub mod registry;
