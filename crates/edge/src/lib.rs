@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod config;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
