@@ -141,10 +141,7 @@ impl<'a> Field<'a> {
     }
 
     pub(crate) fn address(self) -> Result<SocketAddr, DecodeError> {
-        let (ip, port) = self
-            .value
-            .split_last_chunk::<2>()
-            .ok_or(self.malformed())?;
+        let (ip, port) = self.value.split_last_chunk::<2>().ok_or(self.malformed())?;
         let ip = if let Ok(v4) = <[u8; 4]>::try_from(ip) {
             IpAddr::from(v4)
         } else if let Ok(v6) = <[u8; 16]>::try_from(ip) {

@@ -7,9 +7,7 @@
 
 use adit_model::{ConnId, TunnelId, TunnelName};
 
-use crate::field::{
-    DecodeError, EncodeError, MAX_TEXT, each, need, once, put_fixed, put_text,
-};
+use crate::field::{DecodeError, EncodeError, MAX_TEXT, each, need, once, put_fixed, put_text};
 use crate::frame::{FrameKind, MAX_PAYLOAD};
 use crate::stats::Stats;
 

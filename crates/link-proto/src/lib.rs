@@ -1,0 +1,47 @@
+//! The link protocol, version 1, without IO.
+//!
+//! Everything that an agent and an edge must agree on is here: the first
+//! message, the handshake, the keys, sealing, the control channel's state
+//! machine, and the edge's books (seen proofs, channel numbers, PIN attempts,
+//! leases). `docs/protocol.md` holds every byte of it.
+//!
+//! Nothing here reads a clock, a socket, the environment or a random source:
+//! bytes received, the time, random bytes and ephemeral keys come in as
+//! arguments, so that a seed reproduces a run byte by byte.
+//!
+//! Invariants:
+//! - No public-key operation happens for a peer that has not proved a
+//!   pre-shared secret ([`First::prove_link`] comes first and costs one MAC).
+//! - A plaintext is handed out only after its tag was checked, and a direction
+//!   that failed once never opens or seals again.
+//! - No (key, nonce) pair seals two frames: one counter a direction, which is
+//!   never set back, under keys that no other direction shares.
+//! - Memory is bounded whatever the peer sends.
+
+mod clock;
+mod control;
+mod first;
+mod handshake;
+mod keys;
+mod lease;
+mod pin;
+mod replay;
+mod seal;
+mod session;
+mod transcript;
+mod window;
+
+pub use clock::{ClockChange, WallClock};
+pub use control::{Control, ControlError, ControlEvent, MAX_QUEUED, REKEY_EVERY, Timing};
+pub use first::{FIRST_LEN, First, ProvedChannel, ProvedLink, SecretId};
+pub use handshake::{
+    ANSWER_LEN, AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake,
+    HandshakeError, PinProof, Session,
+};
+pub use keys::{ID_EPOCH, KeyError, PskKeys};
+pub use lease::{Claim, ClaimRefused, Holder, LeaseLimits, Leases, Owner};
+pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};
+pub use replay::{REPLAY_WINDOW, ReplayCache, ReplayError, Seen};
+pub use seal::{OpenError, Opened, Opener, RATCHET_PERIOD, SealError, Sealer, Suite, Suites};
+pub use session::{EPOCH_GRACE, Role, SessionKeys};
+pub use window::{NumberWindow, WINDOW};
