@@ -3,6 +3,7 @@
 pub mod api;
 pub mod backend;
 pub mod config;
+pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
