@@ -26,6 +26,8 @@ mod state;
 mod target;
 mod tls;
 mod tunnels;
+#[cfg(test)]
+mod whole;
 
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
