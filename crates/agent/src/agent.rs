@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, dial};
+use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent};
 use adit_link::tasks::Tasks;
 use adit_model::{Code, TunnelId};
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
@@ -26,6 +26,7 @@ use crate::known::Known;
 use crate::network::{Change, Network};
 use crate::pin::Pins;
 use crate::random;
+use crate::reach::reach;
 use crate::tunnels::Tunnels;
 
 /// A refused tunnel is asked for again after this long, then ever more rarely.
@@ -163,7 +164,7 @@ impl Agent {
                 let addresses = config.addresses.clone();
                 teller.tell(AgentEvent::Connecting { addresses });
             }
-            Ok((dial(&config).await?, streams))
+            Ok((reach(&config).await?, streams))
         }));
     }
 

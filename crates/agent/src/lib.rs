@@ -22,6 +22,7 @@ mod network;
 mod pin;
 mod pump;
 mod random;
+mod reach;
 mod run;
 mod settings;
 mod state;

@@ -12,10 +12,10 @@ use adit_link::edge::{EdgeLink, LinkFacts};
 use adit_link::tasks::Tasks;
 use adit_link::{Counters, Stream, StreamIo, entropy};
 use adit_link_proto::{
-    ControlEvent, EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing,
+    ControlEvent, EdgeEvent, EdgeFresh, EdgeHandshake, First, ProvedLink, PskKeys, Suites, Timing,
 };
 use adit_model::{
-    ConnId, Credential, Identity, InstanceId, JoinString, LinkId, Pin, Psk, TunnelId,
+    ConnId, Credential, Identity, InstanceId, JoinString, LinkId, Pin, Psk, PublicKey, TunnelId,
 };
 use adit_wire::{AuthOk, Message, OpenTunnel, Start, TunnelState, TunnelStatus};
 use tokio::io::AsyncWriteExt;
@@ -195,37 +195,10 @@ impl Shared {
         let Some((secret, keys, proved)) = proved else {
             return;
         };
-        let fresh = EdgeFresh {
-            ephemeral: entropy::random().unwrap(),
-            nonce: entropy::random().unwrap(),
-        };
-        let suites = Suites { aes: true };
-        let now = std::time::Instant::now();
-        let mut shaking =
-            EdgeHandshake::start(&proved, &keys, &self.identity, fresh, suites, now).unwrap();
-        let Ok(EdgeEvent::AgentProved {
-            identity, instance, ..
-        }) = next_event(&mut socket, &mut shaking).await
+        let Some((shaking, identity, instance)) = self.judge(&mut socket, &proved, &keys).await
         else {
             return;
         };
-        let (pin, refuse) = {
-            let policy = self.policy.lock().unwrap();
-            (policy.pin.clone(), policy.refuse)
-        };
-        let mut right = !refuse;
-        if let Some(pin) = pin {
-            shaking.ask_pin().unwrap();
-            match next_event(&mut socket, &mut shaking).await {
-                Ok(EdgeEvent::PinOffered(proof)) => right &= proof.matches(&pin),
-                _ => return,
-            }
-        }
-        if !right {
-            shaking.refuse().unwrap();
-            send_all(&mut socket, &mut shaking).await.unwrap();
-            return;
-        }
         let facts = LinkFacts {
             id: LinkId(7),
             identity,
@@ -240,7 +213,9 @@ impl Shared {
             heartbeat: HEARTBEAT,
             dead: HEARTBEAT * 10,
         };
-        let (bytes, session) = shaking.admit(&auth, timing, now).unwrap();
+        let (bytes, session) = shaking
+            .admit(&auth, timing, std::time::Instant::now())
+            .unwrap();
         socket.write_all(&bytes).await.unwrap();
         let link = EdgeLink::new(facts, session.keys, Arc::default());
         self.links.lock().unwrap().push(Arc::clone(&link));
@@ -261,6 +236,47 @@ impl Shared {
         )
         .await;
         link.cut();
+    }
+
+    /// Shakes hands; says no where the policy does.
+    async fn judge(
+        &self,
+        socket: &mut TcpStream,
+        proved: &ProvedLink,
+        keys: &PskKeys,
+    ) -> Option<(EdgeHandshake, PublicKey, InstanceId)> {
+        let fresh = EdgeFresh {
+            ephemeral: entropy::random().unwrap(),
+            nonce: entropy::random().unwrap(),
+        };
+        let suites = Suites { aes: true };
+        let now = std::time::Instant::now();
+        let mut shaking =
+            EdgeHandshake::start(proved, keys, &self.identity, fresh, suites, now).unwrap();
+        let Ok(EdgeEvent::AgentProved {
+            identity, instance, ..
+        }) = next_event(socket, &mut shaking).await
+        else {
+            return None;
+        };
+        let (pin, refuse) = {
+            let policy = self.policy.lock().unwrap();
+            (policy.pin.clone(), policy.refuse)
+        };
+        let mut right = !refuse;
+        if let Some(pin) = pin {
+            shaking.ask_pin().unwrap();
+            match next_event(socket, &mut shaking).await {
+                Ok(EdgeEvent::PinOffered(proof)) => right &= proof.matches(&pin),
+                _ => return None,
+            }
+        }
+        if !right {
+            shaking.refuse().unwrap();
+            send_all(socket, &mut shaking).await.unwrap();
+            return None;
+        }
+        Some((shaking, identity, instance))
     }
 
     fn welcome(&self) -> AuthOk {

@@ -525,6 +525,25 @@ async fn a_draining_edge_keeps_its_streams_while_the_agent_moves() {
 }
 
 #[tokio::test]
+async fn every_address_of_an_edge_has_its_turn() {
+    let mut world = World::new().await;
+    let (deaf, deaf_address) = service().await;
+    let nobody = service().await.1;
+    let mut settings = world.settings();
+    let join = settings.join.as_mut().unwrap();
+    join.addresses.insert(0, "no-such-host.invalid:7400".into());
+    join.addresses.insert(1, nobody);
+    join.addresses.insert(2, deaf_address);
+    let agent = Running::start(settings);
+    let (mut caller, _) = deaf.accept().await.unwrap();
+    caller.read_exact(&mut [0; 128]).await.unwrap();
+    drop(caller);
+    world.edge.next().await;
+    assert_eq!(world.edge.dials(), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_refused_tunnel_is_asked_for_again() {
     let mut world = World::new().await;
     world.edge.policy().refuse_tunnels = 1;
