@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod forward;
 mod known;
+mod link;
 mod local;
 mod network;
 mod pin;

@@ -102,15 +102,15 @@ pub async fn join(
 }
 
 /// What is made before the first dial.
-struct Ready {
-    known: Known,
-    tunnels: Arc<Tunnels>,
+pub(crate) struct Ready {
+    pub(crate) known: Known,
+    pub(crate) tunnels: Arc<Tunnels>,
     identity: Arc<Identity>,
     data: DataFolder,
 }
 
 impl Ready {
-    async fn prepare(
+    pub(crate) async fn prepare(
         join: Option<JoinString>,
         data: PathBuf,
         tunnels: Vec<TunnelSettings>,
@@ -131,7 +131,7 @@ impl Ready {
         done.unwrap_or_else(|error| Err(AgentError::Worker(error.into())))
     }
 
-    fn dial_config(&self, teller: Arc<Teller>) -> Result<DialConfig, AgentError> {
+    pub(crate) fn dial_config(&self, teller: Arc<Teller>) -> Result<DialConfig, AgentError> {
         let instance = random::bytes().map_err(|_| crate::StateError::Random)?;
         let tunnels = Arc::clone(&self.tunnels);
         Ok(DialConfig {

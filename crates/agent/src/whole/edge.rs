@@ -22,34 +22,34 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-pub(super) const HEARTBEAT: Duration = Duration::from_millis(200);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// What the edge decides.
-pub(super) struct Policy {
+pub(crate) struct Policy {
     /// Secrets that prove anything.
-    pub(super) secrets: Vec<Psk>,
+    pub(crate) secrets: Vec<Psk>,
     /// Handed to each agent that is admitted.
-    pub(super) hand_out: Option<Psk>,
+    pub(crate) hand_out: Option<Psk>,
     /// Wanted of each agent.
-    pub(super) pin: Option<Pin>,
+    pub(crate) pin: Option<Pin>,
     /// Refuse all.
-    pub(super) refuse: bool,
+    pub(crate) refuse: bool,
     /// Refuse this many tunnels.
-    pub(super) refuse_tunnels: usize,
+    pub(crate) refuse_tunnels: usize,
 }
 
 /// A link that was admitted.
-pub(super) struct Joined {
-    pub(super) link: Arc<EdgeLink>,
-    pub(super) messages: mpsc::Receiver<Message>,
-    pub(super) instance: InstanceId,
+pub(crate) struct Joined {
+    pub(crate) link: Arc<EdgeLink>,
+    pub(crate) messages: mpsc::Receiver<Message>,
+    pub(crate) instance: InstanceId,
     /// The secret that the agent showed.
-    pub(super) secret: Psk,
+    pub(crate) secret: Psk,
 }
 
 impl Joined {
     /// The next tunnel that the agent opens.
-    pub(super) async fn opened(&mut self) -> OpenTunnel {
+    pub(crate) async fn opened(&mut self) -> OpenTunnel {
         loop {
             if let Message::OpenTunnel(open) = self.messages.recv().await.unwrap() {
                 return open;
@@ -57,7 +57,7 @@ impl Joined {
         }
     }
 
-    pub(super) async fn stream(&self, tunnel: u32) -> Stream {
+    pub(crate) async fn stream(&self, tunnel: u32) -> Stream {
         let start = Start {
             tunnel: TunnelId(tunnel),
             conn: ConnId(9),
@@ -66,7 +66,7 @@ impl Joined {
         self.link.open(&start).await.unwrap()
     }
 
-    pub(super) async fn io(&self, tunnel: u32) -> StreamIo {
+    pub(crate) async fn io(&self, tunnel: u32) -> StreamIo {
         StreamIo(self.stream(tunnel).await)
     }
 }
@@ -79,19 +79,19 @@ struct Shared {
     tell: mpsc::Sender<Joined>,
 }
 
-pub(super) struct TestEdge {
-    pub(super) address: SocketAddr,
-    pub(super) joined: mpsc::Receiver<Joined>,
+pub(crate) struct TestEdge {
+    pub(crate) address: SocketAddr,
+    pub(crate) joined: mpsc::Receiver<Joined>,
     shared: Arc<Shared>,
     tasks: Tasks,
 }
 
-pub(super) fn secret(n: u8) -> Psk {
+pub(crate) fn secret(n: u8) -> Psk {
     Psk::from_random(std::array::from_fn(|i| (i as u8).wrapping_mul(29) ^ n))
 }
 
 impl TestEdge {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (tell, joined) = mpsc::channel(16);
         let shared = Arc::new(Shared {
             identity: Identity::from_seed([1; 32]).unwrap(),
@@ -130,27 +130,27 @@ impl TestEdge {
     }
 
     /// Ends everything as kill -9 would: sockets close, nothing is said.
-    pub(super) async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         assert!(self.tasks.close(Duration::from_secs(5)).await);
         self.shared.links.lock().unwrap().clear();
         self.tasks = Tasks::new();
     }
 
     /// Listens again at the same address.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.listen().await;
     }
 
-    pub(super) fn policy(&self) -> MutexGuard<'_, Policy> {
+    pub(crate) fn policy(&self) -> MutexGuard<'_, Policy> {
         self.shared.policy.lock().unwrap()
     }
 
     /// Sockets that showed a first message of a link.
-    pub(super) fn dials(&self) -> usize {
+    pub(crate) fn dials(&self) -> usize {
         *self.shared.dials.lock().unwrap()
     }
 
-    pub(super) fn join_string(&self) -> JoinString {
+    pub(crate) fn join_string(&self) -> JoinString {
         JoinString {
             addresses: vec![self.address.to_string()],
             edge: self.shared.identity.public(),
@@ -158,7 +158,7 @@ impl TestEdge {
         }
     }
 
-    pub(super) async fn next(&mut self) -> Joined {
+    pub(crate) async fn next(&mut self) -> Joined {
         let next = tokio::time::timeout(Duration::from_secs(20), self.joined.recv());
         next.await.expect("an agent joins in time").unwrap()
     }

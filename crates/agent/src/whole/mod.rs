@@ -1,6 +1,6 @@
 //! The whole agent against an edge that speaks the real protocol.
 
-mod edge;
+pub(crate) mod edge;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ struct Running {
     _tasks: Tasks,
 }
 
-fn settings(join: Option<JoinString>, data: &Path, targets: &[String]) -> AgentSettings {
+pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]) -> AgentSettings {
     let tunnel = |target: &String| TunnelSettings {
         name: None,
         target: target.parse().unwrap(),
@@ -258,6 +258,7 @@ async fn a_service_that_is_down_is_told_to_both_sides() {
     visitor.flush().await.unwrap();
     let mut byte = [0];
     world.served().await.read_exact(&mut byte).await.unwrap();
+    drop(visitor);
     agent.stop().await;
 }
 
