@@ -2,7 +2,11 @@
 
 pub mod admission;
 pub mod api;
+pub mod backend;
+pub mod config;
 pub mod limits;
+pub mod listen;
 pub mod metrics;
 pub mod random;
+pub mod registry;
 pub mod state;

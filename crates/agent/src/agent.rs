@@ -1,0 +1,501 @@
+//! The agent's one loop: dial, restore, serve, notice, dial again.
+//!
+//! At most one link is current. Another dial may be under way beside it (the
+//! edge is going away, or another way leads to it); once that is live the old
+//! link takes no more part, but carries its open streams to their end.
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, dial};
+use adit_link::tasks::Tasks;
+use adit_model::{Code, TunnelId};
+use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::{Backoff, WELL_AFTER};
+use crate::error::AgentError;
+use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
+use crate::forward::Forwarder;
+use crate::known::Known;
+use crate::network::{Change, Network};
+use crate::pin::Pins;
+use crate::random;
+use crate::tunnels::Tunnels;
+
+/// A refused tunnel is asked for again after this long, then ever more rarely.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Pause before a person is asked for the PIN once more.
+const ASK_PIN_AGAIN: Duration = Duration::from_millis(500);
+
+/// A link and what this side knows of it.
+struct Link {
+    link: AgentLink,
+    /// Its open streams.
+    streams: TaskTracker,
+    since: Instant,
+    refused: Vec<Asking>,
+    /// What the edge said before it ended the link.
+    error: Option<(u16, String)>,
+}
+
+/// A tunnel that the edge did not open.
+struct Asking {
+    tunnel: TunnelId,
+    due: Instant,
+    wait: Duration,
+}
+
+type Dialled = Result<(AgentLink, TaskTracker), DialError>;
+type Attempt = Pin<Box<dyn Future<Output = Dialled> + Send>>;
+
+pub(crate) struct Agent {
+    known: Known,
+    tunnels: Arc<Tunnels>,
+    teller: Arc<Teller>,
+    pins: Pins,
+    /// All but what changes from dial to dial.
+    dial: DialConfig,
+    backoff: Backoff,
+    network: Network,
+    link: Option<Link>,
+    attempt: Option<Attempt>,
+    /// Links whose streams go on to their end.
+    retiring: Tasks,
+    stopping: CancellationToken,
+}
+
+enum Step {
+    Stop,
+    Link(LinkEvent),
+    Dialled(Dialled),
+    Network(Change),
+    AskAgain,
+}
+
+impl Agent {
+    pub(crate) fn new(
+        known: Known,
+        tunnels: Arc<Tunnels>,
+        teller: Arc<Teller>,
+        pins: Pins,
+        dial: DialConfig,
+    ) -> Self {
+        Self {
+            known,
+            tunnels,
+            teller,
+            pins,
+            retiring: dial.tasks.child(),
+            dial,
+            backoff: Backoff::new(),
+            network: Network::new(),
+            link: None,
+            attempt: None,
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Serves until told to stop, or until there is no sense in going on.
+    pub(crate) async fn live(
+        &mut self,
+        stop: &CancellationToken,
+        drain: Duration,
+    ) -> Result<(), AgentError> {
+        self.dial_after(Duration::ZERO, &[]);
+        loop {
+            match self.next_step(stop).await {
+                Step::Stop => {
+                    self.stop(drain).await;
+                    return Ok(());
+                }
+                Step::Link(event) => self.on_link(event)?,
+                Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await,
+                Step::Dialled(Err(error)) => self.on_failed(error)?,
+                Step::Network(change) => self.on_network(change),
+                Step::AskAgain => self.ask_again(),
+            }
+        }
+    }
+
+    async fn next_step(&mut self, stop: &CancellationToken) -> Step {
+        let due = self.link.as_ref().and_then(Link::ask_again_at);
+        tokio::select! {
+            () = stop.cancelled() => Step::Stop,
+            event = next_event(&mut self.link) => Step::Link(event),
+            dialled = finished(&mut self.attempt) => Step::Dialled(dialled),
+            change = self.network.changed() => Step::Network(change),
+            () = until(due) => Step::AskAgain,
+        }
+    }
+
+    /// Dials after a while, `first` before the known addresses.
+    fn dial_after(&mut self, wait: Duration, first: &[String]) {
+        let mut addresses = first.to_vec();
+        for address in &self.known.addresses {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        let streams = TaskTracker::new();
+        let forwarder = Forwarder::new(
+            Arc::clone(&self.tunnels),
+            Arc::clone(&self.teller),
+            streams.clone(),
+        );
+        let config = DialConfig {
+            addresses,
+            psk: self.known.psk.clone(),
+            pin: self.pins.source(),
+            handler: Arc::new(forwarder),
+            ..self.dial.clone()
+        };
+        let silent = self.link.is_some();
+        let teller = Arc::clone(&self.teller);
+        self.attempt = Some(Box::pin(async move {
+            sleep(wait).await;
+            if !silent {
+                let addresses = config.addresses.clone();
+                teller.tell(AgentEvent::Connecting { addresses });
+            }
+            Ok((dial(&config).await?, streams))
+        }));
+    }
+
+    fn next_wait(&mut self) -> Duration {
+        // Without random bytes all waits are the shortest, but still grow.
+        let jitter = random::bytes().map_or(0, u32::from_be_bytes);
+        self.backoff.next(jitter)
+    }
+
+    async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) {
+        self.attempt = None;
+        self.pins.accepted();
+        if let Err(error) = self.known.learn(&link).await {
+            tracing::error!(%error, "the secret that the edge handed over was not saved");
+            let why = error.to_string();
+            self.teller.tell(AgentEvent::NotSaved { why });
+        }
+        self.network.towards(link.peer());
+        self.teller.tell(AgentEvent::Connected {
+            edge: self.known.edge,
+            peer: link.peer(),
+            version: link.auth().version.clone(),
+        });
+        let link = Link {
+            link,
+            streams,
+            since: Instant::now(),
+            refused: Vec::new(),
+            error: None,
+        };
+        for tunnel in self.tunnels.all() {
+            link.send(Message::OpenTunnel(tunnel.open_message()));
+        }
+        if let Some(old) = self.link.replace(link) {
+            self.retire(old, None);
+        }
+    }
+
+    fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
+        self.attempt = None;
+        let wait = self.next_wait();
+        if self.link.is_some() {
+            // The current link still serves; its own end tells the rest.
+            tracing::info!(%error, "another way to the edge could not be used");
+            self.dial_after(wait, &[]);
+            return Ok(());
+        }
+        match error {
+            DialError::Refused => self.on_refused()?,
+            DialError::PinWanted => return Err(AgentError::PinAbsent),
+            DialError::WrongEdge {
+                expected,
+                presented,
+            } => {
+                self.teller.tell(AgentEvent::EdgeKeyChanged {
+                    expected,
+                    presented,
+                });
+                return Err(AgentError::WrongEdge {
+                    expected,
+                    presented,
+                });
+            }
+            // A person typed longer than the edge waits.
+            DialError::Silent if self.pins.is_unjudged() => self.dial_after(Duration::ZERO, &[]),
+            DialError::Silent => {
+                self.refused(RefusalKind::Silent, Some(wait));
+                self.dial_after(wait, &[]);
+            }
+            DialError::Broken(why) => self.lost(Code::PROTOCOL, why, wait),
+            DialError::Unreachable(why) => self.lost(Code::EDGE_UNREACHABLE, why, wait),
+            DialError::Io(error) => self.lost(Code::EDGE_UNREACHABLE, error.to_string(), wait),
+        }
+        Ok(())
+    }
+
+    fn on_refused(&mut self) -> Result<(), AgentError> {
+        if self.pins.ask_again() {
+            self.refused(RefusalKind::Said, Some(ASK_PIN_AGAIN));
+            self.dial_after(ASK_PIN_AGAIN, &[]);
+            return Ok(());
+        }
+        Err(AgentError::Refused(self.refused(RefusalKind::Said, None)))
+    }
+
+    fn refused(&mut self, kind: RefusalKind, retry_in: Option<Duration>) -> Refusal {
+        let refusal = Refusal {
+            kind,
+            own_secret: self.known.own_secret,
+            retry_in,
+        };
+        self.teller.tell(AgentEvent::Refused(refusal.clone()));
+        refusal
+    }
+
+    fn lost(&mut self, code: Code, why: String, retry_in: Duration) {
+        tracing::info!(%code, %why, ?retry_in, "no link");
+        self.teller.tell(AgentEvent::Lost {
+            code,
+            why,
+            retry_in,
+        });
+        self.dial_after(retry_in, &[]);
+    }
+
+    fn on_link(&mut self, event: LinkEvent) -> Result<(), AgentError> {
+        match event {
+            LinkEvent::Rtt(rtt) => {
+                // It answers: no other way is needed.
+                self.attempt = None;
+                self.teller.mention(AgentEvent::Rtt(rtt));
+            }
+            LinkEvent::Message(message) => self.on_message(message),
+            LinkEvent::Drain(drain) => self.on_drain(&drain),
+            LinkEvent::Superseded => {
+                self.teller.tell(AgentEvent::Superseded);
+                return Err(AgentError::Superseded);
+            }
+            LinkEvent::Lost(end) => self.on_lost(end.why()),
+        }
+        Ok(())
+    }
+
+    fn on_lost(&mut self, why: &str) {
+        let Some(link) = self.link.take() else { return };
+        if link.since.elapsed() >= WELL_AFTER {
+            self.backoff.reset();
+        }
+        let (code, why) = match link.error {
+            Some((code, text)) => (Code::from_number(code), text),
+            None => (None, why.to_owned()),
+        };
+        let wait = self.next_wait();
+        self.lost(code.unwrap_or(Code::LINK_LOST), why, wait);
+    }
+
+    fn on_drain(&mut self, drain: &Drain) {
+        let Some(link) = self.link.take() else { return };
+        self.teller.tell(AgentEvent::Draining {
+            seconds: drain.seconds,
+        });
+        let seconds = Duration::from_secs(u64::from(drain.seconds));
+        self.retire(link, Some(seconds));
+        self.backoff.reset();
+        // Where it names nobody else it needs a moment to come back. Whoever
+        // it names has to prove the same key.
+        let wait = if drain.addresses.is_empty() {
+            self.next_wait()
+        } else {
+            Duration::ZERO
+        };
+        self.dial_after(wait, &drain.addresses);
+    }
+
+    fn on_message(&mut self, message: Message) {
+        let Some(link) = &mut self.link else { return };
+        match message {
+            Message::TunnelStatus(status) => self.on_status(status),
+            Message::StatsWanted => link.send(Message::Stats(self.tunnels.stats())),
+            Message::Error { code, text } => link.error = Some((code, text)),
+            other => tracing::debug!(kind = ?other.kind(), "a message that needs no answer"),
+        }
+    }
+
+    fn on_status(&mut self, status: TunnelStatus) {
+        let Some(tunnel) = self.tunnels.get(status.tunnel) else {
+            return;
+        };
+        let Some(link) = &mut self.link else { return };
+        let (name, code, text) = (tunnel.name.clone(), status.code, status.text);
+        match status.state {
+            TunnelState::Live => {
+                link.refused.retain(|asking| asking.tunnel != tunnel.id);
+                let pattern = &link.link.auth().url_pattern;
+                let by_pattern = || pattern.replace("{name}", name.as_str());
+                self.teller.tell(AgentEvent::Live {
+                    url: status.url.unwrap_or_else(by_pattern),
+                    target: tunnel.target.clone(),
+                    tunnel: name,
+                });
+            }
+            TunnelState::Trouble => self.teller.tell(AgentEvent::TunnelTrouble {
+                tunnel: name,
+                code,
+                text,
+            }),
+            TunnelState::Refused | TunnelState::Closed => {
+                let retry_in = link.ask_later(tunnel.id);
+                self.teller.tell(AgentEvent::TunnelRefused {
+                    tunnel: name,
+                    code,
+                    text,
+                    retry_in,
+                });
+            }
+        }
+    }
+
+    fn ask_again(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let now = Instant::now();
+        for asking in &mut link.refused {
+            if asking.due <= now
+                && let Some(tunnel) = self.tunnels.get(asking.tunnel)
+            {
+                // Without an answer it is asked once more.
+                asking.due = now + asking.wait;
+                let open = Message::OpenTunnel(tunnel.open_message());
+                if !link.link.send(open) {
+                    link.link.close();
+                }
+            }
+        }
+    }
+
+    fn on_network(&mut self, change: Change) {
+        // A dial that is under way may hang on the old way, unless a person
+        // is just being asked something.
+        if self.pins.is_asking() {
+            return;
+        }
+        tracing::info!(?change, "dialling at once");
+        self.backoff.reset();
+        self.dial_after(Duration::ZERO, &[]);
+    }
+
+    /// Lets a link's open streams go on: to their end, or, where the edge may
+    /// still begin some, until the edge ends the link or `limit` has passed.
+    fn retire(&self, mut old: Link, limit: Option<Duration>) {
+        let stopping = self.stopping.clone();
+        self.retiring.spawn_until_stopped(async move {
+            let ended = async { while !matches!(old.link.event().await, LinkEvent::Lost(_)) {} };
+            let unused = async {
+                if limit.is_some() {
+                    stopping.cancelled().await;
+                }
+                old.streams.close();
+                old.streams.wait().await;
+            };
+            tokio::select! {
+                () = ended => {}
+                () = unused => {}
+                () = until(limit.map(|limit| Instant::now() + limit)) => {}
+            }
+        });
+    }
+
+    /// Takes no more streams, waits for the open ones, ends the link.
+    async fn stop(&mut self, drain: Duration) {
+        self.attempt = None;
+        self.tunnels.close();
+        self.stopping.cancel();
+        let streams = self.tunnels.open_streams();
+        self.teller.tell(AgentEvent::Stopping { streams });
+        let ended = async {
+            if let Some(link) = &mut self.link {
+                for tunnel in self.tunnels.all() {
+                    let tunnel = tunnel.id;
+                    link.send(Message::CloseTunnel { tunnel });
+                }
+                link.streams.close();
+                link.streams.wait().await;
+            }
+            self.retiring.drained(drain).await;
+        };
+        if timeout(drain, ended).await.is_err() {
+            tracing::info!("open streams were cut at the end of the wait");
+        }
+        if let Some(link) = self.link.take() {
+            link.link.close();
+        }
+    }
+}
+
+impl Link {
+    /// An edge that does not read loses its link.
+    fn send(&self, message: Message) {
+        if !self.link.send(message) {
+            self.link.close();
+        }
+    }
+
+    fn ask_again_at(&self) -> Option<Instant> {
+        self.refused.iter().map(|asking| asking.due).min()
+    }
+
+    fn ask_later(&mut self, tunnel: TunnelId) -> Duration {
+        let before = self
+            .refused
+            .iter()
+            .position(|asking| asking.tunnel == tunnel);
+        let wait = match before.map(|index| self.refused.swap_remove(index)) {
+            Some(asking) => (asking.wait * 2).min(ASK_AGAIN.1),
+            None => ASK_AGAIN.0,
+        };
+        let due = Instant::now() + wait;
+        self.refused.push(Asking { tunnel, due, wait });
+        wait
+    }
+}
+
+async fn next_event(link: &mut Option<Link>) -> LinkEvent {
+    match link {
+        Some(link) => link.link.event().await,
+        None => pending().await,
+    }
+}
+
+async fn finished(attempt: &mut Option<Attempt>) -> Dialled {
+    match attempt {
+        Some(attempt) => attempt.await,
+        None => pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
+/// Runs `work` while events are handed over.
+pub(crate) async fn telling<T>(teller: &Teller, work: impl Future<Output = T>) -> T {
+    let deliver = async {
+        teller.deliver().await;
+        pending::<Infallible>().await
+    };
+    let done = tokio::select! {
+        done = work => done,
+        never = deliver => match never {},
+    };
+    teller.last_words();
+    done
+}

@@ -1,0 +1,255 @@
+//! Reaches a target: resolve, connect, TLS, all within one answer's time.
+//!
+//! An edge waits two seconds for the answer to a start, so everything here
+//! shares 1.5 s; the rest belongs to the way there and back.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use adit_model::Code;
+use adit_wire::ResetReason;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use crate::local::Local;
+use crate::target::{Host, Place, Target};
+
+/// All the time that reaching a target may take.
+const BUDGET: Duration = Duration::from_millis(1500);
+/// How long a resolved name is good for.
+const RESOLVED_FOR: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// Why a target was not reached, in words for its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotReached {
+    pub(crate) code: Code,
+    pub(crate) why: String,
+}
+
+impl NotReached {
+    /// What the edge is told.
+    pub(crate) fn reason(&self) -> ResetReason {
+        match self.code {
+            Code::TARGET_REFUSED => ResetReason::TargetRefused,
+            Code::TARGET_TLS => ResetReason::TargetTls,
+            _ => ResetReason::TargetUnreachable,
+        }
+    }
+}
+
+impl fmt::Display for NotReached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// Reaches one target again and again.
+pub(crate) struct Connector {
+    target: Target,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    resolved: Mutex<Option<Resolved>>,
+}
+
+struct Resolved {
+    until: Instant,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Connector {
+    /// `tls` is needed for an `https://` target and unused for another.
+    pub(crate) fn new(target: Target, tls: Option<&TlsConnector>) -> Self {
+        let tls = match (target.place(), tls) {
+            (
+                Place::Tcp {
+                    host, tls: true, ..
+                },
+                Some(tls),
+            ) => server_name(host).map(|name| (tls.clone(), name)),
+            _ => None,
+        };
+        Self {
+            target,
+            tls,
+            resolved: Mutex::new(None),
+        }
+    }
+
+    /// A socket that is ready for the first byte.
+    pub(crate) async fn connect(&self) -> Result<Local, NotReached> {
+        let by = Instant::now() + BUDGET;
+        match self.target.place() {
+            Place::Tcp { host, port, tls } => {
+                let socket = self.connect_tcp(host, *port, by).await?;
+                match &self.tls {
+                    Some((connector, name)) => self.shake_hands(connector, name, socket, by).await,
+                    None if *tls => Err(self.failed(Code::TARGET_TLS, "TLS cannot be used here")),
+                    None => Ok(socket.into()),
+                }
+            }
+            #[cfg(unix)]
+            Place::Unix(path) => match in_time(by, UnixStream::connect(path)).await {
+                Ok(socket) => Ok(socket.into()),
+                Err(error) => Err(self.failed(code_of(&error), &error)),
+            },
+            #[cfg(not(unix))]
+            Place::Unix(_) => Err(self.failed(Code::TARGET_UNREACHABLE, "no Unix sockets here")),
+        }
+    }
+
+    async fn connect_tcp(
+        &self,
+        host: &Host,
+        port: u16,
+        by: Instant,
+    ) -> Result<TcpStream, NotReached> {
+        let addresses = self.resolve(host, port, by).await?;
+        let mut failures = Vec::new();
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = by.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
+            match in_time(Instant::now() + share, TcpStream::connect(address)).await {
+                Ok(socket) => {
+                    // Without it small answers wait for acknowledgements.
+                    drop(socket.set_nodelay(true));
+                    self.remember(&addresses, tried);
+                    return Ok(socket);
+                }
+                Err(error) => failures.push((address, error)),
+            }
+        }
+        *self.resolved() = None;
+        let codes = failures.iter().map(|(_, error)| code_of(error));
+        let code = codes.reduce(|a, b| if a == b { a } else { Code::TARGET_UNREACHABLE });
+        let texts: Vec<_> = failures
+            .iter()
+            .map(|(address, error)| format!("{address}: {error}"))
+            .collect();
+        let code = code.unwrap_or(Code::TARGET_UNKNOWN);
+        Err(self.failed(code, texts.join("; ")))
+    }
+
+    async fn shake_hands(
+        &self,
+        connector: &TlsConnector,
+        name: &ServerName<'static>,
+        socket: TcpStream,
+        by: Instant,
+    ) -> Result<Local, NotReached> {
+        match in_time(by, connector.connect(name.clone(), socket)).await {
+            Ok(socket) => Ok(socket.into()),
+            Err(error) => {
+                let untrusted = error
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                    .is_some_and(|e| matches!(e, rustls::Error::InvalidCertificate(_)));
+                let why = if untrusted {
+                    format!("{error}; if it is self-signed on purpose, use --insecure-target")
+                } else {
+                    error.to_string()
+                };
+                Err(self.failed(Code::TARGET_TLS, why))
+            }
+        }
+    }
+
+    async fn resolve(
+        &self,
+        host: &Host,
+        port: u16,
+        by: Instant,
+    ) -> Result<Vec<SocketAddr>, NotReached> {
+        if let Some(known) = &*self.resolved()
+            && known.until > Instant::now()
+        {
+            return Ok(known.addresses.clone());
+        }
+        let name = match host {
+            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
+            // Loopback by definition, whatever a resolver says (RFC 6761 §6.3).
+            Host::Name(name) if name.as_str() == "localhost" => {
+                let both = [
+                    IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    IpAddr::V6(Ipv6Addr::LOCALHOST),
+                ];
+                return Ok(both.map(|ip| SocketAddr::new(ip, port)).into());
+            }
+            Host::Name(name) => name.as_str(),
+        };
+        let found = in_time(by, tokio::net::lookup_host((name, port))).await;
+        let found = found.map_err(|error| {
+            let why = format!("the name {name} does not resolve: {error}");
+            self.failed(Code::TARGET_UNKNOWN, why)
+        })?;
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in found {
+            if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// The address that answered is tried first next time.
+    fn remember(&self, addresses: &[SocketAddr], answered: usize) {
+        let mut resolved = self.resolved();
+        let now = Instant::now();
+        let current = resolved
+            .as_ref()
+            .is_some_and(|known| known.until > now && answered == 0);
+        if current {
+            return;
+        }
+        let mut addresses = addresses.to_vec();
+        addresses.swap(0, answered);
+        *resolved = Some(Resolved {
+            until: now + RESOLVED_FOR,
+            addresses,
+        });
+    }
+
+    fn resolved(&self) -> std::sync::MutexGuard<'_, Option<Resolved>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, code: Code, why: impl fmt::Display) -> NotReached {
+        NotReached {
+            code,
+            why: format!("{}: {why}", self.target),
+        }
+    }
+}
+
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Address(address) => Some(ServerName::from(*address)),
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).ok(),
+    }
+}
+
+async fn in_time<T>(by: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match timeout_at(by, work).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+    }
+}
+
+fn code_of(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Code::TARGET_REFUSED,
+        io::ErrorKind::TimedOut => Code::TARGET_SLOW,
+        _ => Code::TARGET_UNREACHABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests;

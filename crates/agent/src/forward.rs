@@ -1,0 +1,164 @@
+//! Serves one stream of an edge: permission, target, bytes both ways.
+
+use std::io;
+use std::sync::Arc;
+
+use adit_link::agent::{BoxFuture, StreamHandler};
+use adit_link::{Channel, Incoming};
+use adit_model::Code;
+use adit_wire::{ResetReason, Start};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::connect::NotReached;
+use crate::events::{AgentEvent, Teller, Visitor, VisitorChange};
+use crate::pump::{Broken, pump};
+use crate::tunnels::{Tunnel, Tunnels};
+
+/// The handler of one link's streams.
+pub(crate) struct Forwarder {
+    tunnels: Arc<Tunnels>,
+    teller: Arc<Teller>,
+    /// Streams of this link.
+    streams: TaskTracker,
+}
+
+impl Forwarder {
+    pub(crate) fn new(tunnels: Arc<Tunnels>, teller: Arc<Teller>, streams: TaskTracker) -> Self {
+        Self {
+            tunnels,
+            teller,
+            streams,
+        }
+    }
+
+    /// What this agent allows: its own tunnels, while it is not stopping.
+    fn permit(&self, start: &Start) -> Result<Arc<Tunnel>, ResetReason> {
+        if self.tunnels.is_closing() {
+            return Err(ResetReason::Draining);
+        }
+        let tunnel = self.tunnels.get(start.tunnel);
+        tunnel.cloned().ok_or(ResetReason::NoSuchTunnel)
+    }
+}
+
+impl StreamHandler for Forwarder {
+    fn handle(&self, incoming: Incoming) -> BoxFuture<Option<Channel>> {
+        let permitted = self.permit(incoming.start());
+        let teller = Arc::clone(&self.teller);
+        let counted = self.streams.token();
+        Box::pin(async move {
+            match permitted {
+                Ok(tunnel) => serve(incoming, &tunnel, &teller, counted).await,
+                Err(reason) => {
+                    incoming.refuse(reason).await;
+                    None
+                }
+            }
+        })
+    }
+}
+
+async fn serve(
+    incoming: Incoming,
+    tunnel: &Tunnel,
+    teller: &Teller,
+    _counted: TaskTrackerToken,
+) -> Option<Channel> {
+    let local = match tunnel.connector.connect().await {
+        Ok(local) => local,
+        Err(failed) => {
+            report(tunnel, teller, &failed);
+            incoming.refuse(failed.reason()).await;
+            return None;
+        }
+    };
+    let visit = Visit::begin(*incoming.start(), tunnel, teller);
+    let stream = incoming.accept().ok()?;
+    let (carried, channel) = pump(stream, local).await;
+    match &carried.broken {
+        None => {}
+        Some(Broken::Visitor(error)) => tracing::debug!(tunnel = %tunnel.name, %error, "visitor"),
+        Some(Broken::Target(error)) => {
+            let why = format!("{}: {}", tunnel.target, in_the_middle(error));
+            let code = Code::TARGET_CLOSED;
+            report(tunnel, teller, &NotReached { code, why });
+        }
+    }
+    visit.end(
+        carried.to_target,
+        carried.to_visitor,
+        carried.broken.is_none(),
+    );
+    channel
+}
+
+fn in_the_middle(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            "it ended the TLS connection without saying so; what it sent may be incomplete".into()
+        }
+        _ => format!("it closed the connection in the middle ({error})"),
+    }
+}
+
+fn report(tunnel: &Tunnel, teller: &Teller, failed: &NotReached) {
+    if tunnel.is_news(failed.code) {
+        tracing::warn!(tunnel = %tunnel.name, code = %failed.code, "{failed}");
+        teller.tell(AgentEvent::TargetTrouble {
+            tunnel: tunnel.name.clone(),
+            code: failed.code,
+            why: failed.why.clone(),
+        });
+    }
+}
+
+/// Counts one visitor, also when its task is dropped in the middle.
+struct Visit<'a> {
+    start: Start,
+    tunnel: &'a Tunnel,
+    teller: &'a Teller,
+    end: (u64, u64, bool),
+}
+
+impl<'a> Visit<'a> {
+    fn begin(start: Start, tunnel: &'a Tunnel, teller: &'a Teller) -> Self {
+        let counts = tunnel.stream_opened();
+        let visit = Self {
+            start,
+            tunnel,
+            teller,
+            end: (0, 0, false),
+        };
+        visit.mention(VisitorChange::Opened, counts);
+        visit
+    }
+
+    fn end(mut self, to_target: u64, to_visitor: u64, clean: bool) {
+        self.end = (to_target, to_visitor, clean);
+    }
+
+    fn mention(&self, change: VisitorChange, (open, ever): (u32, u64)) {
+        self.teller.mention(AgentEvent::Visitor(Visitor {
+            tunnel: self.tunnel.name.clone(),
+            address: self.start.visitor,
+            conn: self.start.conn,
+            change,
+            open,
+            ever,
+        }));
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let (to_target, to_visitor, clean) = self.end;
+        let counts = self.tunnel.stream_closed(to_target, to_visitor);
+        let change = VisitorChange::Closed {
+            to_target,
+            to_visitor,
+            clean,
+        };
+        self.mention(change, counts);
+    }
+}

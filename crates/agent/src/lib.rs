@@ -1,0 +1,37 @@
+//! The agent: dials an edge, keeps a link to it and serves the link's streams
+//! from local targets.
+//!
+//! [`run`] is the whole agent, [`join`] proves a join string once and
+//! remembers the edge, [`DataFolder`] is what stays on disk. What happens is
+//! told as [`AgentEvent`]s; nothing is printed here.
+//!
+//! Invariant: an agent connects to the targets that its own settings name and
+//! to nothing else; no message of an edge can widen that.
+
+pub mod config;
+
+mod agent;
+mod backoff;
+mod connect;
+mod error;
+mod events;
+mod forward;
+mod known;
+mod local;
+mod network;
+mod pin;
+mod pump;
+mod random;
+mod run;
+mod settings;
+mod state;
+mod target;
+mod tls;
+mod tunnels;
+
+pub use error::AgentError;
+pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
+pub use run::{join, run};
+pub use settings::{AgentSettings, Login, LoginError, PinFrom, TunnelSettings};
+pub use state::{DataFolder, EdgeRecord, HeldName, Joining, StateError};
+pub use target::{HostHeader, Target, TargetError};

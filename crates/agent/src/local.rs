@@ -1,0 +1,136 @@
+//! The socket to a target, whatever its kind.
+//!
+//! Invariant: a socket that is dropped before [`Local::ended_well`] was said
+//! is aborted, so that a service never takes a stream that was cut off for one
+//! that ended.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio_rustls::client::TlsStream;
+
+pub(crate) struct Local {
+    socket: Socket,
+    ended_well: bool,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Local {
+    fn from(socket: TcpStream) -> Self {
+        Self::new(Socket::Tcp(socket))
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Local {
+    fn from(socket: TlsStream<TcpStream>) -> Self {
+        Self::new(Socket::Tls(Box::new(socket)))
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixStream> for Local {
+    fn from(socket: UnixStream) -> Self {
+        Self::new(Socket::Unix(socket))
+    }
+}
+
+impl Local {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            ended_well: false,
+        }
+    }
+
+    /// Both directions have ended in order.
+    pub(crate) fn ended_well(&mut self) {
+        self.ended_well = true;
+    }
+
+    /// Whether a read may find something. Only a hint: it saves holding a
+    /// buffer while nothing arrives. TLS cannot tell without trying.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.poll_read_ready(cx),
+            Socket::Tls(_) => Poll::Ready(Ok(())),
+            #[cfg(unix)]
+            Socket::Unix(socket) => socket.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads into `room`; 0 is the end.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(room);
+        let read = match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, &mut into),
+            Socket::Tls(socket) => Pin::new(socket).poll_read(cx, &mut into),
+            #[cfg(unix)]
+            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, &mut into),
+        };
+        read.map_ok(|()| into.filled().len())
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Socket::Tls(socket) => Pin::new(socket).poll_write(cx, bytes),
+            #[cfg(unix)]
+            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    /// Sends what TLS holds back; nothing is held elsewhere.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tls(socket) => Pin::new(socket).poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends our direction.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
+            #[cfg(unix)]
+            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if self.ended_well {
+            return;
+        }
+        let tcp = match &self.socket {
+            Socket::Tcp(socket) => socket,
+            Socket::Tls(socket) => socket.get_ref().0,
+            #[cfg(unix)]
+            Socket::Unix(_) => return,
+        };
+        // Fails only on a socket that is gone already.
+        drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
+    }
+}

@@ -1,0 +1,175 @@
+//! The two entries: the whole agent, and joining an edge once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_link::Counters;
+use adit_link::agent::{DialConfig, DialError, dial};
+use adit_link::tasks::Tasks;
+use adit_link::workers::Workers;
+use adit_model::{Identity, InstanceId, JoinString, PublicKey};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::agent::{Agent, telling};
+use crate::error::AgentError;
+use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
+use crate::forward::Forwarder;
+use crate::known::Known;
+use crate::pin::Pins;
+use crate::random;
+use crate::settings::{AgentSettings, PinFrom, TunnelSettings};
+use crate::state::{DataFolder, Joining};
+use crate::tunnels::Tunnels;
+
+/// How long tasks may take to end after their links have.
+const LAST_TASKS: Duration = Duration::from_secs(2);
+
+/// Runs an agent until `stop`, then lets open streams go on for
+/// [`AgentSettings::drain`]. Dials again whenever the link ends.
+///
+/// # Errors
+/// Only where dialling again makes no sense: see [`AgentError`].
+pub async fn run(
+    settings: AgentSettings,
+    events: mpsc::Sender<AgentEvent>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let teller = Arc::new(Teller::new(events));
+    let ready = Ready::prepare(settings.join, settings.data, settings.tunnels).await?;
+    let workers = match settings.workers {
+        0 => None,
+        count => Some(Workers::start("agent", count)?),
+    };
+    let handles = workers
+        .iter()
+        .flat_map(|workers| workers.handles().to_vec());
+    let mut dial = ready.dial_config(Arc::clone(&teller))?;
+    dial.workers = handles.collect();
+    let tasks = dial.tasks.clone();
+    for tunnel in ready.tunnels.all().iter().filter(|tunnel| tunnel.insecure) {
+        tracing::warn!(tunnel = %tunnel.name, target = %tunnel.target, "certificate is not checked");
+        teller.tell(AgentEvent::InsecureTarget {
+            tunnel: tunnel.name.clone(),
+            target: tunnel.target.clone(),
+        });
+    }
+    let pins = Pins::new(settings.pin);
+    let mut agent = Agent::new(ready.known, ready.tunnels, Arc::clone(&teller), pins, dial);
+    let ended = telling(&teller, agent.live(&stop, settings.drain)).await;
+    drop(agent);
+    if !tasks.close(LAST_TASKS).await {
+        tracing::warn!(left = tasks.len(), "some tasks did not end in time");
+    }
+    // Joining threads blocks; the runtime has threads for that.
+    drop(tokio::task::spawn_blocking(move || drop(workers)).await);
+    ended
+}
+
+/// Proves a join string to its edge and remembers it as the one to dial.
+/// Tries once and changes nothing when that fails.
+///
+/// # Errors
+/// See [`AgentError`].
+pub async fn join(
+    join: JoinString,
+    data: PathBuf,
+    pin: PinFrom,
+) -> Result<(PublicKey, Joining), AgentError> {
+    let edge = join.edge;
+    let mut ready = Ready::prepare(Some(join.clone()), data, Vec::new()).await?;
+    let (unheard, _) = mpsc::channel(1);
+    let teller = Arc::new(Teller::new(unheard));
+    let mut pins = Pins::new(pin);
+    let mut config = ready.dial_config(teller)?;
+    let link = loop {
+        config.pin = pins.source();
+        match dial(&config).await {
+            Ok(link) => break link,
+            Err(DialError::Silent) if pins.is_unjudged() => {}
+            Err(DialError::Refused) if pins.ask_again() => {}
+            Err(error) => return Err(ready.failed(error)),
+        }
+    };
+    let joining = ready.data.join(&join)?;
+    ready.known.learn(&link).await?;
+    link.close();
+    config.tasks.close(LAST_TASKS).await;
+    Ok((edge, joining))
+}
+
+/// What is made before the first dial.
+struct Ready {
+    known: Known,
+    tunnels: Arc<Tunnels>,
+    identity: Arc<Identity>,
+    data: DataFolder,
+}
+
+impl Ready {
+    async fn prepare(
+        join: Option<JoinString>,
+        data: PathBuf,
+        tunnels: Vec<TunnelSettings>,
+    ) -> Result<Self, AgentError> {
+        let blocking = move || {
+            let data = DataFolder::open(&data)?;
+            let identity = Arc::new(data.identity()?);
+            let known = Known::find(join, data.clone())?;
+            let tunnels = Arc::new(Tunnels::new(tunnels, &known.edge, &data)?);
+            Ok(Self {
+                known,
+                tunnels,
+                identity,
+                data,
+            })
+        };
+        let done = tokio::task::spawn_blocking(blocking).await;
+        done.unwrap_or_else(|error| Err(AgentError::Worker(error.into())))
+    }
+
+    fn dial_config(&self, teller: Arc<Teller>) -> Result<DialConfig, AgentError> {
+        let instance = random::bytes().map_err(|_| crate::StateError::Random)?;
+        let tunnels = Arc::clone(&self.tunnels);
+        Ok(DialConfig {
+            addresses: self.known.addresses.clone(),
+            edge: self.known.edge,
+            psk: self.known.psk.clone(),
+            identity: Arc::clone(&self.identity),
+            instance: InstanceId(instance),
+            pin: None,
+            handler: Arc::new(Forwarder::new(tunnels, teller, TaskTracker::new())),
+            tasks: Tasks::new(),
+            workers: Vec::new(),
+            counters: Arc::new(Counters::default()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    fn failed(&self, error: DialError) -> AgentError {
+        let refusal = |kind| {
+            AgentError::Refused(Refusal {
+                kind,
+                own_secret: self.known.own_secret,
+                retry_in: None,
+            })
+        };
+        match error {
+            DialError::Refused => refusal(RefusalKind::Said),
+            DialError::Silent => refusal(RefusalKind::Silent),
+            DialError::PinWanted => AgentError::PinAbsent,
+            DialError::WrongEdge {
+                expected,
+                presented,
+            } => AgentError::WrongEdge {
+                expected,
+                presented,
+            },
+            DialError::Unreachable(_) => AgentError::Unreachable(error.to_string()),
+            DialError::Broken(why) => AgentError::Broken(why),
+            DialError::Io(error) => AgentError::Worker(error),
+        }
+    }
+}

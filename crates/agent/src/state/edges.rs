@@ -1,0 +1,195 @@
+//! What is remembered of each edge, by its key.
+
+use std::path::{Path, PathBuf};
+
+use adit_model::{JoinString, Psk, PublicKey};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{DataFolder, StateError, damaged, file};
+
+/// One edge that this agent knows.
+#[derive(Clone, Debug)]
+pub struct EdgeRecord {
+    /// The key that the edge must prove.
+    pub edge: PublicKey,
+    /// `host:port` of its link doors, the first tried first.
+    pub addresses: Vec<String>,
+    /// The secret that the edge handed to this agent. Where it is present no
+    /// other is ever tried.
+    pub secret: Option<Psk>,
+    /// How to join, kept from `adit join` until the edge hands out a secret.
+    pub join: Option<JoinString>,
+}
+
+/// What `adit join` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joining {
+    /// The first meeting with this edge.
+    New,
+    /// The edge has already handed this agent a secret, which is kept; the
+    /// join string gave its addresses only.
+    Known,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OnDisk {
+    version: u32,
+    edge: String,
+    addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    join: Option<String>,
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        self.secret.zeroize();
+        self.join.zeroize();
+    }
+}
+
+const VERSION: u32 = 1;
+const JOINED: &str = "joined";
+
+impl DataFolder {
+    /// What is remembered of `edge`.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn edge(&self, edge: &PublicKey) -> Result<Option<EdgeRecord>, StateError> {
+        read_record(&self.record(edge))
+    }
+
+    /// Every edge that is remembered.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn known_edges(&self) -> Result<Vec<EdgeRecord>, StateError> {
+        let paths = file::list(&self.edges())?;
+        let records = paths.iter().map(|path| read_record(path));
+        records.filter_map(Result::transpose).collect()
+    }
+
+    /// The edge that `adit join` named last.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn joined(&self) -> Result<Option<EdgeRecord>, StateError> {
+        let path = self.root.join(JOINED);
+        let Some(text) = file::read(&path)? else {
+            return Ok(None);
+        };
+        let edge = text
+            .parse()
+            .map_err(|_| damaged(&path, "not the key of an edge"))?;
+        self.edge(&edge)
+    }
+
+    /// Makes the join string's edge the one that is dialled by default.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn join(&self, join: &JoinString) -> Result<Joining, StateError> {
+        let _lock = self.lock()?;
+        let secret = self.edge(&join.edge)?.and_then(|known| known.secret);
+        let joining = match secret {
+            Some(_) => Joining::Known,
+            None => Joining::New,
+        };
+        self.write_record(&EdgeRecord {
+            edge: join.edge,
+            addresses: join.addresses.clone(),
+            join: secret.is_none().then(|| join.clone()),
+            secret,
+        })?;
+        let line = format!("{}\n", join.edge);
+        file::write(&self.root.join(JOINED), line.as_bytes())?;
+        Ok(joining)
+    }
+
+    /// Saves the secret that an edge handed to this agent; the join string is
+    /// dropped, as it is not needed again.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn save_secret(
+        &self,
+        edge: &PublicKey,
+        addresses: &[String],
+        secret: &Psk,
+    ) -> Result<(), StateError> {
+        let _lock = self.lock()?;
+        self.write_record(&EdgeRecord {
+            edge: *edge,
+            addresses: addresses.to_vec(),
+            secret: Some(secret.clone()),
+            join: None,
+        })
+    }
+
+    /// Forgets an edge, its secret and, where it was the joined one, that too.
+    /// `false` where nothing was known of it. A damaged record goes too: this
+    /// is how its owner says so.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn forget(&self, edge: &PublicKey) -> Result<bool, StateError> {
+        let _lock = self.lock()?;
+        let known = file::remove(&self.record(edge))?;
+        let joined = self.root.join(JOINED);
+        let points_here = file::read(&joined)?.is_some_and(|text| text.parse() == Ok(*edge));
+        if points_here {
+            file::remove(&joined)?;
+        }
+        Ok(known || points_here)
+    }
+
+    /// File names are base32: one spelling on file systems that fold case.
+    fn record(&self, edge: &PublicKey) -> PathBuf {
+        let key = data_encoding::BASE32_NOPAD.encode(&edge.0);
+        self.edges()
+            .join(format!("{}.json", key.to_ascii_lowercase()))
+    }
+
+    fn write_record(&self, record: &EdgeRecord) -> Result<(), StateError> {
+        let path = self.record(&record.edge);
+        let on_disk = OnDisk {
+            version: VERSION,
+            edge: record.edge.to_string(),
+            addresses: record.addresses.clone(),
+            secret: record.secret.as_ref().map(|s| s.expose().to_owned()),
+            join: record.join.as_ref().map(JoinString::expose),
+        };
+        let mut text = serde_json::to_vec_pretty(&on_disk)
+            .map(Zeroizing::new)
+            .map_err(|_| damaged(&path, "not writable as JSON"))?;
+        text.push(b'\n');
+        file::write(&path, &text)
+    }
+}
+
+fn read_record(path: &Path) -> Result<Option<EdgeRecord>, StateError> {
+    let Some(text) = file::read_secret(path)? else {
+        return Ok(None);
+    };
+    let on_disk: OnDisk =
+        serde_json::from_str(&text).map_err(|_| damaged(path, "not a record of an edge"))?;
+    if on_disk.version != VERSION {
+        return Err(damaged(path, "written by another version"));
+    }
+    let edge = on_disk
+        .edge
+        .parse()
+        .map_err(|_| damaged(path, "not the key of an edge"))?;
+    let secret = on_disk.secret.as_deref().map(Psk::parse).transpose();
+    let join = on_disk.join.as_deref().map(str::parse).transpose();
+    Ok(Some(EdgeRecord {
+        edge,
+        addresses: on_disk.addresses.clone(),
+        secret: secret.map_err(|_| damaged(path, "not a secret"))?,
+        join: join.map_err(|_| damaged(path, "not a join string"))?,
+    }))
+}

@@ -1,0 +1,234 @@
+//! Backends: one live place that can carry a visitor's stream for a service.
+//!
+//! A door cannot tell an agent's tunnel from an upstream of the edge's own
+//! network: both open a [`Stream`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use adit_link::Stream;
+use adit_link::edge::{EdgeLink, OpenError};
+use adit_model::{ConnId, TunnelId, TunnelName};
+use adit_wire::{Counters, Message, Start, TunnelState, TunnelStatus};
+use tokio::net::TcpStream;
+
+/// How long an upstream may take to answer a connect.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+static NEXT_BACKEND: AtomicU64 = AtomicU64::new(1);
+static NEXT_CONN: AtomicU64 = AtomicU64::new(1);
+
+/// Tells backends apart, for pools of idle streams and for logs; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendId(u64);
+
+impl BackendId {
+    fn next() -> Self {
+        Self(NEXT_BACKEND.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Why a backend gave no stream. None of these has delivered anything.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The agent gave none.
+    #[error(transparent)]
+    Tunnel(#[from] OpenError),
+    /// The upstream's host has no address.
+    #[error("upstream {0} cannot be resolved")]
+    Unresolved(String),
+    /// The upstream takes no connection.
+    #[error("upstream {0} cannot be reached: {1}")]
+    Unreachable(String, std::io::Error),
+}
+
+/// What an agent asked for when it opened its tunnel.
+#[derive(Clone, Debug, Default)]
+pub struct TunnelOptions {
+    /// `user:PHC hash` that visitors must prove.
+    pub auth: Option<Arc<str>>,
+    /// The `Host` header that the service wants to see.
+    pub host_header: Option<Arc<str>>,
+    /// What the agent calls its target, for people.
+    pub target: Arc<str>,
+}
+
+/// An agent's tunnel as a backend.
+pub struct Tunnel {
+    /// Its link.
+    pub link: Arc<EdgeLink>,
+    /// Its number on the link.
+    pub tunnel: TunnelId,
+    /// The name that it serves.
+    pub name: TunnelName,
+    /// What the agent asked for.
+    pub options: TunnelOptions,
+}
+
+/// One backend.
+pub struct Backend {
+    id: BackendId,
+    label: Arc<str>,
+    kind: Kind,
+    /// Visitor streams and bytes, for statistics.
+    pub traffic: Traffic,
+}
+
+enum Kind {
+    Tunnel(Tunnel),
+    Upstream(Arc<str>),
+}
+
+/// What a backend has carried.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Requests and upgraded streams that it carries now.
+    pub active: AtomicU32,
+    /// Requests and upgraded streams that it was given.
+    pub requests: AtomicU64,
+    /// Bytes from visitors.
+    pub bytes_in: AtomicU64,
+    /// Bytes to visitors.
+    pub bytes_out: AtomicU64,
+    /// Requests that it failed.
+    pub failures: AtomicU64,
+}
+
+impl Traffic {
+    /// The same numbers as the link protocol tells them.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            visitors_now: self.active.load(Ordering::Relaxed),
+            visitors_ever: self.requests.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Backend {
+    /// A tunnel.
+    #[must_use]
+    pub fn tunnel(tunnel: Tunnel) -> Self {
+        let label = format!("{}@{}", tunnel.name, short_key(&tunnel.link)).into();
+        Self {
+            id: BackendId::next(),
+            label,
+            kind: Kind::Tunnel(tunnel),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// A TCP address `host:port` that the edge dials itself.
+    #[must_use]
+    pub fn upstream(address: &str) -> Self {
+        let address: Arc<str> = address.into();
+        let label = Arc::clone(&address);
+        Self {
+            id: BackendId::next(),
+            label,
+            kind: Kind::Upstream(address),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> BackendId {
+        self.id
+    }
+
+    /// What the access log calls it.
+    #[must_use]
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// The tunnel behind it, if it is one.
+    #[must_use]
+    pub fn as_tunnel(&self) -> Option<&Tunnel> {
+        match &self.kind {
+            Kind::Tunnel(tunnel) => Some(tunnel),
+            Kind::Upstream(_) => None,
+        }
+    }
+
+    /// The authority (`host:port`) that the service itself knows, where the
+    /// edge knows it: redirects to it are rewritten.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Tunnel(tunnel) => tunnel.options.host_header.as_deref(),
+            Kind::Upstream(address) => Some(address),
+        }
+    }
+
+    /// Opens a stream for a visitor.
+    ///
+    /// # Errors
+    /// See [`BackendError`].
+    pub async fn open(&self, visitor: SocketAddr) -> Result<Stream, BackendError> {
+        match &self.kind {
+            Kind::Tunnel(tunnel) => {
+                let conn = ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed));
+                let start = Start {
+                    tunnel: tunnel.tunnel,
+                    conn,
+                    visitor,
+                };
+                Ok(tunnel.link.open(&start).await?)
+            }
+            Kind::Upstream(address) => connect(address).await,
+        }
+    }
+
+    /// Tells the agent's terminal what keeps its visitors from the service.
+    pub fn report_trouble(&self, code: u16, text: &str) {
+        if let Kind::Tunnel(tunnel) = &self.kind {
+            tunnel.link.send(Message::TunnelStatus(TunnelStatus {
+                tunnel: tunnel.tunnel,
+                state: TunnelState::Trouble,
+                url: None,
+                code,
+                text: text.to_owned(),
+            }));
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({})", self.label)
+    }
+}
+
+/// Enough of an identity to tell agents apart in a log.
+fn short_key(link: &EdgeLink) -> String {
+    let key = link.facts().identity.to_string();
+    key.trim_start_matches("ed25519:").chars().take(8).collect()
+}
+
+async fn connect(address: &str) -> Result<Stream, BackendError> {
+    let found = tokio::net::lookup_host(address).await;
+    let found = found.map_err(|_| BackendError::Unresolved(address.to_owned()))?;
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for peer in found {
+        match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(peer)).await {
+            Ok(Ok(socket)) => {
+                // Without it a small answer may wait for an acknowledgement.
+                if let Err(error) = socket.set_nodelay(true) {
+                    last = error;
+                    continue;
+                }
+                return Ok(Stream::plain(socket));
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(BackendError::Unreachable(address.to_owned(), last))
+}

@@ -1,0 +1,135 @@
+//! Listeners, one a worker, and the loop that accepts from one.
+//!
+//! All listeners of a door share its address by `SO_REUSEPORT`, so that each
+//! worker accepts for itself. The first is bound without it: a port that
+//! another process holds, a second edge of ours included, is an error.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_link::tasks::Tasks;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// Pause after a failed accept: the process is out of descriptors, and asking
+/// again at once would only burn the processor.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `count` listeners to one address.
+///
+/// # Errors
+/// The system's: the port is in use, or not for this user, or the address is
+/// none of this machine's.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    let bound = first
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mut sockets = vec![first];
+    #[cfg(unix)]
+    for _ in 1..count {
+        sockets[0].set_reuse_port(true)?;
+        let next = socket(bound)?;
+        next.set_reuse_port(true)?;
+        next.bind(&bound.into())?;
+        sockets.push(next);
+    }
+    sockets.into_iter().map(listen).collect()
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restarted edge takes its port back although old connections linger.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until `tasks` stop; each connection becomes a task of its own.
+///
+/// # Errors
+/// When the runtime does not take the listener.
+pub async fn accept<F>(
+    listener: std::net::TcpListener,
+    tasks: &Tasks,
+    mut serve: impl FnMut(TcpStream, SocketAddr) -> Option<F>,
+) -> io::Result<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = tasks.stopping().cancelled() => return Ok(()),
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                let peer = unmapped(peer);
+                if let Some(task) = serve(socket, peer) {
+                    tasks.spawn(task);
+                }
+            }
+            Err(error) if is_about_one(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// An IPv4 visitor of a dual-stack listener is an IPv4 visitor.
+fn unmapped(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+/// Errors of one connection that was gone before it was accepted.
+fn is_about_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Refuses a connection with a reset instead of a clean end.
+pub fn slam(socket: &TcpStream) {
+    // Best effort: the peer is unwanted anyway.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_an_error_also_between_edges() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let first = bind(loopback, 3).unwrap();
+        assert_eq!(first.len(), 3);
+        let address = first[0].local_addr().unwrap();
+        assert!(first.iter().all(|l| l.local_addr().unwrap() == address));
+        let second = bind(address, 3).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    }
+}

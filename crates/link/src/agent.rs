@@ -1,0 +1,326 @@
+//! The agent's side of a link: dial, prove, keep channels ready.
+//!
+//! The control channel runs in one task. Data channels are dialled when the
+//! edge asks, spread over the workers; each is one task that waits for a
+//! stream, hands it to the [`StreamHandler`], and waits again.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_link_proto::{
+    AgentEvent, AgentFresh, AgentHandshake, ControlEvent, HandshakeError, PskKeys, Session,
+};
+use adit_model::{Identity, InstanceId, Pin as LinkPin, Psk, PublicKey};
+use adit_wire::{AuthOk, Drain, Message};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{HandshakeFailure, next_event};
+use crate::channel::{Channel, Incoming};
+use crate::control::{ControlEnd, Outbox, run_control};
+use crate::counters::Counters;
+use crate::dialer::Dialer;
+use crate::entropy::random;
+use crate::socket::{prepare, suites};
+use crate::tasks::Tasks;
+
+/// How long one address may take to answer a connect.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long the edge may take for one step of the handshake. Silence is its
+/// answer to a wrong secret; it closes within 15 s.
+const STEP_TIME: Duration = Duration::from_secs(10);
+/// Events that may wait for the agent.
+const EVENTS: usize = 256;
+
+/// A boxed future that may cross threads.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Serves the streams that the edge begins.
+pub trait StreamHandler: Send + Sync {
+    /// Serves one stream; returns its channel when the stream ended in order
+    /// (see [`crate::Stream::end`]).
+    fn handle(&self, incoming: Incoming) -> BoxFuture<Option<Channel>>;
+}
+
+/// Asked for the PIN only when the edge wants one; `None` gives up.
+pub type PinSource = Arc<dyn Fn() -> BoxFuture<Option<LinkPin>> + Send + Sync>;
+
+/// What a dial needs.
+#[derive(Clone)]
+pub struct DialConfig {
+    /// `host:port` of the edge's link doors, tried in this order.
+    pub addresses: Vec<String>,
+    /// The key that the edge must prove.
+    pub edge: PublicKey,
+    /// What admits this agent.
+    pub psk: Psk,
+    /// Who this agent is.
+    pub identity: Arc<Identity>,
+    /// This process.
+    pub instance: InstanceId,
+    /// Where a PIN comes from, if anywhere.
+    pub pin: Option<PinSource>,
+    /// Serves the streams.
+    pub handler: Arc<dyn StreamHandler>,
+    /// Owns the link's tasks.
+    pub tasks: Tasks,
+    /// Runtimes for data channels; empty for the current one.
+    pub workers: Vec<Handle>,
+    /// What the driver counts.
+    pub counters: Arc<Counters>,
+    /// This program's version, told to the edge.
+    pub version: String,
+}
+
+/// Why no link came about.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// No address could be reached; each with its reason.
+    #[error("edge cannot be reached: {0}")]
+    Unreachable(String),
+    /// The edge took the connection and said nothing: the secret is unknown
+    /// to it, the clocks differ, or something else listens there.
+    #[error("edge did not answer")]
+    Silent,
+    /// The edge knows the secret but admits no such agent, or not with this
+    /// PIN; it never says which.
+    #[error("edge refused this agent")]
+    Refused,
+    /// The edge wants a PIN and there is none.
+    #[error("edge wants its PIN")]
+    PinWanted,
+    /// Another edge answered than the one that is pinned.
+    #[error("edge proved the key {presented}, but {expected} is pinned")]
+    WrongEdge {
+        /// The pinned key.
+        expected: PublicKey,
+        /// The key that was proved.
+        presented: PublicKey,
+    },
+    /// The other side does not speak the link protocol, or bytes were altered.
+    #[error("handshake failed: {0}")]
+    Broken(String),
+    /// This machine failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What happens on a live link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The edge says something that the driver does not handle itself.
+    Message(Message),
+    /// A measured round trip.
+    Rtt(Duration),
+    /// The edge is going away and says until when.
+    Drain(Drain),
+    /// A newer agent has taken this one's place; it must not dial again.
+    Superseded,
+    /// The link is over.
+    Lost(ControlEnd),
+}
+
+/// A live link, on the agent. Dropping it ends the link.
+pub struct AgentLink {
+    auth: AuthOk,
+    peer: SocketAddr,
+    outbox: Arc<Outbox>,
+    events: mpsc::Receiver<LinkEvent>,
+    stop: CancellationToken,
+}
+
+impl AgentLink {
+    /// What the edge said when it admitted this agent.
+    #[must_use]
+    pub fn auth(&self) -> &AuthOk {
+        &self.auth
+    }
+
+    /// The address that answered.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Sends a message; false when the edge does not read.
+    #[must_use]
+    pub fn send(&self, message: Message) -> bool {
+        self.outbox.send(message)
+    }
+
+    /// The next event; after [`LinkEvent::Lost`] there is none.
+    pub async fn event(&mut self) -> LinkEvent {
+        self.events
+            .recv()
+            .await
+            .unwrap_or(LinkEvent::Lost(ControlEnd::Stopped))
+    }
+
+    /// Ends the link; open streams may go on until their own end.
+    pub fn close(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for AgentLink {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Dials the edge and proves both sides to each other.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
+    let (mut socket, peer) = connect(&config.addresses).await?;
+    let (auth, session) = shake_hands(&mut socket, config).await?;
+    let stop = config.tasks.stopping().child_token();
+    let outbox = Arc::new(Outbox::default());
+    let (tell, events) = mpsc::channel(EVENTS);
+    let dialer = Dialer::new(config, peer, session.keys, &auth, stop.clone());
+    dialer.want(auth.idle_channels);
+    let control = session.control;
+    let (task_outbox, task_stop) = (Arc::clone(&outbox), stop.clone());
+    config.tasks.spawn(async move {
+        let handle = |event| on_event(event, &dialer, &tell);
+        let end = run_control(socket, control, &task_outbox, &task_stop, handle).await;
+        task_stop.cancel();
+        // The agent may have stopped listening.
+        let _ = tell.try_send(LinkEvent::Lost(end));
+    });
+    Ok(AgentLink {
+        auth,
+        peer,
+        outbox,
+        events,
+        stop,
+    })
+}
+
+fn on_event(
+    event: ControlEvent,
+    dialer: &Arc<Dialer>,
+    tell: &mpsc::Sender<LinkEvent>,
+) -> ControlFlow<()> {
+    let event = match event {
+        ControlEvent::Message(Message::ChannelsWanted { idle }) => {
+            dialer.want(idle);
+            return ControlFlow::Continue(());
+        }
+        ControlEvent::Message(Message::IncomingConn { conn, .. }) => {
+            dialer.dial_for(conn);
+            return ControlFlow::Continue(());
+        }
+        ControlEvent::Message(Message::Drain(drain)) => LinkEvent::Drain(drain),
+        ControlEvent::Message(Message::Superseded) => LinkEvent::Superseded,
+        ControlEvent::Message(message) => LinkEvent::Message(message),
+        ControlEvent::Rtt(rtt) => LinkEvent::Rtt(rtt),
+        _ => return ControlFlow::Continue(()),
+    };
+    match tell.try_send(event) {
+        // A measured round trip may be lost, nothing else.
+        Ok(()) | Err(mpsc::error::TrySendError::Full(LinkEvent::Rtt(_))) => {
+            ControlFlow::Continue(())
+        }
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+async fn connect(addresses: &[String]) -> Result<(TcpStream, SocketAddr), DialError> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        let found = match tokio::net::lookup_host(address).await {
+            Ok(found) => found,
+            Err(error) => {
+                failures.push(format!("{address}: {error}"));
+                continue;
+            }
+        };
+        for peer in found {
+            match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(peer)).await {
+                Ok(Ok(socket)) => {
+                    prepare(&socket)?;
+                    return Ok((socket, peer));
+                }
+                Ok(Err(error)) => failures.push(format!("{peer}: {error}")),
+                Err(_) => failures.push(format!("{peer}: no answer within 5 s")),
+            }
+        }
+    }
+    Err(DialError::Unreachable(failures.join("; ")))
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+async fn shake_hands(
+    socket: &mut TcpStream,
+    config: &DialConfig,
+) -> Result<(AuthOk, Session), DialError> {
+    let keys = PskKeys::new(&config.psk);
+    let fresh = AgentFresh {
+        ephemeral: random()?,
+        nonce: random()?,
+    };
+    let identity = Arc::clone(&config.identity);
+    let mut handshake = AgentHandshake::start(
+        &keys,
+        config.edge,
+        identity,
+        config.instance,
+        unix_now(),
+        fresh,
+        suites(),
+        &config.version,
+    )
+    .map_err(broken)?;
+    loop {
+        match step(socket, &mut handshake).await? {
+            AgentEvent::Live => return handshake.finish(crate::control::now()).map_err(broken),
+            AgentEvent::Refused => return Err(DialError::Refused),
+            AgentEvent::PinWanted => {
+                let source = config.pin.as_ref().ok_or(DialError::PinWanted)?;
+                let pin = source().await.ok_or(DialError::PinWanted)?;
+                handshake.offer_pin(&pin).map_err(broken)?;
+            }
+        }
+    }
+}
+
+async fn step(
+    socket: &mut TcpStream,
+    handshake: &mut AgentHandshake,
+) -> Result<AgentEvent, DialError> {
+    let next = next_event(socket, handshake);
+    match tokio::time::timeout(STEP_TIME, next).await {
+        Ok(Ok(event)) => Ok(event),
+        Ok(Err(HandshakeFailure::Closed)) | Err(_) => Err(DialError::Silent),
+        Ok(Err(HandshakeFailure::Io(error))) => Err(DialError::Broken(error.to_string())),
+        Ok(Err(HandshakeFailure::Proof(error))) => Err(broken(error)),
+    }
+}
+
+fn broken(error: HandshakeError) -> DialError {
+    match error {
+        HandshakeError::WrongEdge {
+            expected,
+            presented,
+        } => DialError::WrongEdge {
+            expected,
+            presented,
+        },
+        other => DialError::Broken(other.to_string()),
+    }
+}

@@ -1,0 +1,284 @@
+//! A data channel between two streams: one sealed TCP connection.
+//!
+//! The edge begins streams, the agent takes or refuses them. A channel goes
+//! back for another stream only after both sides have said that they are done
+//! with the last one.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use adit_link_proto::{Opener, Sealer};
+use adit_model::ConnId;
+use adit_wire::{DataConnReady, Delivered, FrameKind, Reset, ResetReason, Start};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::counters::Counters;
+use crate::inner::{Cut, Inner, Sealed};
+use crate::stream::{Stream, StreamError};
+
+/// An idle channel that heard nothing for this long is closed by either side.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// The edge pings an idle channel after this long.
+pub const PING_AFTER: Duration = Duration::from_secs(20);
+/// How long a refusal waits for its confirmation.
+const CONFIRM_TIME: Duration = Duration::from_secs(1);
+
+/// Where a channel goes when its stream has ended in order.
+pub(crate) trait Home: Send + Sync {
+    fn recycle(self: Arc<Self>, channel: Channel);
+}
+
+/// Counts one stream in use, until dropped.
+#[derive(Debug)]
+pub(crate) struct Usage(Arc<AtomicUsize>);
+
+impl Usage {
+    pub(crate) fn of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Usage {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A channel that carries no stream now.
+pub struct Channel {
+    inner: Box<Inner>,
+    /// Set between the end of a stream and [`Channel::go_home`] only: an idle
+    /// channel must not keep the link alive that holds it.
+    home: Option<Arc<dyn Home>>,
+    heard: Instant,
+    pinged: bool,
+}
+
+impl Channel {
+    /// A channel over a socket whose keys are agreed.
+    #[must_use]
+    pub fn new(
+        socket: TcpStream,
+        (sealer, opener): (Sealer, Opener),
+        counters: Arc<Counters>,
+    ) -> Self {
+        let sealed = Sealed::new(sealer, opener, counters);
+        Self::resume(Box::new(Inner::new(socket, Some(sealed))), None)
+    }
+
+    pub(crate) fn resume(inner: Box<Inner>, home: Option<Arc<dyn Home>>) -> Self {
+        Self {
+            inner,
+            home,
+            heard: Instant::now(),
+            pinged: false,
+        }
+    }
+
+    pub(crate) fn go_home(mut self) {
+        if let Some(home) = self.home.take() {
+            home.recycle(self);
+        }
+    }
+
+    pub(crate) fn cut_handle(&self) -> Option<Arc<Cut>> {
+        self.inner
+            .sealed
+            .as_ref()
+            .map(|sealed| Arc::clone(&sealed.cut))
+    }
+
+    /// Whether a stream has used the channel before.
+    pub(crate) fn is_used(&self) -> bool {
+        self.inner
+            .sealed
+            .as_ref()
+            .is_some_and(|sealed| sealed.stream > 0)
+    }
+
+    /// Moves the socket to the runtime of the calling worker.
+    pub(crate) fn move_here(mut self) -> Option<Self> {
+        self.inner = Box::new(self.inner.move_here().ok()?);
+        Some(self)
+    }
+
+    /// The edge begins a stream; afterwards the channel goes to `home`.
+    pub(crate) fn begin(
+        self,
+        home: Arc<dyn Home>,
+        start: &Start,
+        usage: Usage,
+    ) -> Result<Stream, StreamError> {
+        Stream::begin(self.inner, Some(home), start, Some(usage))
+    }
+
+    /// The edge's look at an idle channel: false when it is of no more use.
+    pub(crate) fn is_alive(&mut self, now: Instant) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.inner.poll_frame(&mut cx) {
+                Poll::Ready(Ok(Some(frame))) => match frame.kind {
+                    FrameKind::PONG | FrameKind::DATA_CONN_READY => {
+                        (self.heard, self.pinged) = (now, false);
+                    }
+                    _ => return false,
+                },
+                Poll::Ready(_) => return false,
+                Poll::Pending => return now.duration_since(self.heard) < IDLE_LIMIT,
+            }
+        }
+    }
+
+    /// Pings the agent when it has been silent for a while.
+    pub(crate) fn keep_alive(&mut self, now: Instant) -> bool {
+        if self.pinged || now.duration_since(self.heard) < PING_AFTER {
+            return true;
+        }
+        self.pinged = true;
+        let mut cx = Context::from_waker(Waker::noop());
+        self.inner.queue(FrameKind::PING, &[]).is_ok()
+            && matches!(
+                self.inner.poll_flush(&mut cx),
+                Poll::Ready(Ok(())) | Poll::Pending
+            )
+    }
+
+    /// The agent names the visitor that made it dial this channel.
+    pub(crate) fn announce(&mut self, conn: ConnId) -> Result<(), StreamError> {
+        let mut body = Vec::with_capacity(16);
+        DataConnReady { conn }.encode(&mut body);
+        self.inner.queue(FrameKind::DATA_CONN_READY, &body)
+    }
+
+    /// The agent waits for the next stream.
+    ///
+    /// # Errors
+    /// [`StreamError::Truncated`] when the edge closed the channel or was
+    /// silent for [`IDLE_LIMIT`]; others when it broke the protocol.
+    pub async fn next_start(mut self) -> Result<Incoming, StreamError> {
+        let quiet = Box::pin(tokio::time::sleep(IDLE_LIMIT));
+        let mut quiet = quiet;
+        let start = poll_fn(|cx| {
+            let found = self.poll_start(cx, |now| quiet.as_mut().reset(now + IDLE_LIMIT));
+            if found.is_pending() && quiet.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(StreamError::Truncated));
+            }
+            found
+        })
+        .await?;
+        Ok(Incoming {
+            start,
+            inner: self.inner,
+        })
+    }
+
+    fn poll_start(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut heard: impl FnMut(Instant),
+    ) -> Poll<Result<Start, StreamError>> {
+        loop {
+            self.inner.watch(cx)?;
+            if let Poll::Ready(sent) = self.inner.poll_flush(cx) {
+                sent?;
+            }
+            let Some(frame) = ready!(self.inner.poll_frame(cx))? else {
+                return Poll::Ready(Err(StreamError::Truncated));
+            };
+            heard(Instant::now());
+            match frame.kind {
+                FrameKind::PING => self.inner.queue(FrameKind::PONG, &[])?,
+                FrameKind::START => {
+                    let start = Start::decode(self.inner.payload(&frame));
+                    let start = start.map_err(|_| StreamError::Protocol)?;
+                    return Poll::Ready(self.expect_stream(frame.stream).map(|()| start));
+                }
+                _ => return Poll::Ready(Err(StreamError::Protocol)),
+            }
+        }
+    }
+
+    /// Streams of a channel are numbered without a gap.
+    fn expect_stream(&mut self, number: u32) -> Result<(), StreamError> {
+        let sealed = self.inner.sealed.as_mut().ok_or(StreamError::Protocol)?;
+        if sealed.stream.checked_add(1) != Some(number) {
+            return Err(StreamError::Protocol);
+        }
+        sealed.stream = number;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Channel")
+    }
+}
+
+/// A stream that the edge began and the agent has not answered.
+pub struct Incoming {
+    start: Start,
+    inner: Box<Inner>,
+}
+
+impl Incoming {
+    /// Which tunnel, and for whom.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// Takes the stream; the answer goes out with the first flush.
+    ///
+    /// # Errors
+    /// [`StreamError::Protocol`] when the channel's keys are used up.
+    pub fn accept(self) -> Result<Stream, StreamError> {
+        Stream::take(self.inner)
+    }
+
+    /// Refuses the stream, nothing delivered, and waits up to a second until
+    /// the edge knows; the channel is closed.
+    pub async fn refuse(mut self, reason: ResetReason) {
+        let mut body = Vec::with_capacity(8);
+        Reset {
+            reason,
+            delivered: Delivered::None,
+        }
+        .encode(&mut body);
+        if self.inner.queue(FrameKind::RESET, &body).is_err() {
+            return;
+        }
+        let confirmed = poll_fn(|cx| self.poll_confirmed(cx));
+        // Without an answer in time the edge learns by the closed socket.
+        let _ = tokio::time::timeout(CONFIRM_TIME, confirmed).await;
+    }
+
+    fn poll_confirmed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !matches!(
+            self.inner.poll_flush(cx),
+            Poll::Ready(Ok(())) | Poll::Pending
+        ) {
+            return Poll::Ready(());
+        }
+        loop {
+            match ready!(self.inner.poll_frame(cx)) {
+                Ok(Some(frame)) if frame.kind != FrameKind::RESET_ACK => {
+                    self.inner.consume(usize::MAX);
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Incoming({:?})", self.start)
+    }
+}

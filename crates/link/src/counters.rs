@@ -1,0 +1,18 @@
+//! What the driver counts; the owner of the links renders it.
+
+use std::sync::atomic::AtomicU64;
+
+/// Counters of all links of one process side.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Frames that did not open: altered, replayed or out of order.
+    pub bad_frames: AtomicU64,
+    /// Data channels that were set up.
+    pub channels_opened: AtomicU64,
+    /// Streams that began on a channel.
+    pub streams_opened: AtomicU64,
+    /// Streams that began on a channel that had carried another one.
+    pub streams_recycled: AtomicU64,
+    /// Streams for which no idle channel was there.
+    pub pool_misses: AtomicU64,
+}

@@ -1,0 +1,169 @@
+//! Keeps as many idle data channels ready as the edge wants.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use adit_link_proto::{Role, SessionKeys};
+use adit_model::ConnId;
+use adit_wire::AuthOk;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{DialConfig, StreamHandler, unix_now};
+use crate::channel::Channel;
+use crate::counters::Counters;
+use crate::entropy::random;
+use crate::socket::prepare;
+use crate::tasks::Tasks;
+use crate::workers::worker_index;
+
+/// How long a data channel may take to be set up.
+const SETUP_TIME: Duration = Duration::from_secs(10);
+/// Pause after a failed dial, so that a full edge is not hammered.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A channel that comes back stays when at most this many more wait than wanted.
+const SLACK: usize = 8;
+
+/// Dials data channels for one link.
+pub(crate) struct Dialer {
+    peer: SocketAddr,
+    keys: Arc<SessionKeys>,
+    handler: Arc<dyn StreamHandler>,
+    tasks: Tasks,
+    workers: Vec<tokio::runtime::Handle>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+    max: usize,
+    next_number: AtomicU64,
+    next_worker: AtomicUsize,
+    wanted: AtomicUsize,
+    /// Channels that wait for a stream, those being dialled included.
+    idle: AtomicUsize,
+    open: AtomicUsize,
+}
+
+impl Dialer {
+    pub(crate) fn new(
+        config: &DialConfig,
+        peer: SocketAddr,
+        keys: Arc<SessionKeys>,
+        auth: &AuthOk,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            keys,
+            handler: Arc::clone(&config.handler),
+            tasks: config.tasks.clone(),
+            workers: config.workers.clone(),
+            counters: Arc::clone(&config.counters),
+            stop,
+            max: usize::from(auth.max_channels),
+            next_number: AtomicU64::new(0),
+            next_worker: AtomicUsize::new(worker_index()),
+            wanted: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        })
+    }
+
+    /// The edge wants this many idle channels from now on.
+    pub(crate) fn want(self: &Arc<Self>, idle: u16) {
+        self.wanted.store(usize::from(idle), Ordering::Relaxed);
+        self.top_up();
+    }
+
+    /// A visitor waits: dial one more channel at once.
+    pub(crate) fn dial_for(self: &Arc<Self>, conn: ConnId) {
+        self.start_channel(Some(conn));
+    }
+
+    fn top_up(self: &Arc<Self>) {
+        while self.idle.load(Ordering::Relaxed) < self.wanted.load(Ordering::Relaxed) {
+            if !self.start_channel(None) {
+                break;
+            }
+        }
+    }
+
+    fn start_channel(self: &Arc<Self>, conn: Option<ConnId>) -> bool {
+        if self.stop.is_cancelled() || self.open.load(Ordering::Relaxed) >= self.max {
+            return false;
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        let dialer = Arc::clone(self);
+        let task = async move {
+            let failed = dialer.run_channel(conn).await;
+            dialer.open.fetch_sub(1, Ordering::Relaxed);
+            if failed
+                && dialer
+                    .stop
+                    .run_until_cancelled(tokio::time::sleep(PAUSE))
+                    .await
+                    .is_some()
+            {
+                dialer.top_up();
+            }
+        };
+        if self.workers.is_empty() {
+            self.tasks.spawn_until_stopped(task);
+        } else {
+            let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+            let stop = self.tasks.stopping().clone();
+            self.tasks.spawn_on(&self.workers[worker], async move {
+                stop.run_until_cancelled(task).await;
+            });
+        }
+        true
+    }
+
+    /// Serves one channel to its end; true when it could not be set up.
+    async fn run_channel(self: &Arc<Self>, conn: Option<ConnId>) -> bool {
+        let setup = tokio::time::timeout(SETUP_TIME, self.set_up(conn)).await;
+        let Ok(Ok(mut channel)) = setup else {
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+            return true;
+        };
+        loop {
+            let waited = self.stop.run_until_cancelled(channel.next_start()).await;
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+            let Some(Ok(incoming)) = waited else {
+                return false;
+            };
+            self.top_up();
+            match self.handler.handle(incoming).await {
+                Some(back) if !self.stop.is_cancelled() => channel = back,
+                _ => return false,
+            }
+            let waiting = self.idle.fetch_add(1, Ordering::Relaxed);
+            if waiting > self.wanted.load(Ordering::Relaxed) + SLACK {
+                self.idle.fetch_sub(1, Ordering::Relaxed);
+                return false;
+            }
+        }
+    }
+
+    async fn set_up(&self, conn: Option<ConnId>) -> std::io::Result<Channel> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let ours: [u8; 16] = random()?;
+        let mut socket = TcpStream::connect(self.peer).await?;
+        prepare(&socket)?;
+        let (header, proved) = self.keys.channel_header(number, ours, unix_now());
+        socket.write_all(&header).await?;
+        let mut theirs = [0; 16];
+        socket.read_exact(&mut theirs).await?;
+        let pair = self
+            .keys
+            .channel(&proved, theirs, Role::Agent)
+            .map_err(std::io::Error::other)?;
+        let mut channel = Channel::new(socket, pair, Arc::clone(&self.counters));
+        if let Some(conn) = conn {
+            channel.announce(conn).map_err(std::io::Error::other)?;
+        }
+        Ok(channel)
+    }
+}

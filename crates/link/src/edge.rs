@@ -1,0 +1,354 @@
+//! The edge's side of a live link: its channels, its pool, its end.
+//!
+//! Idle channels wait in one queue a worker, so that a visitor finds one
+//! without crossing threads. The pool's size follows demand: each miss asks
+//! for more, a quiet minute for fewer, down to none.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use adit_link_proto::SessionKeys;
+use adit_model::{InstanceId, LinkId, PublicKey};
+use adit_wire::{Message, Start};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::channel::{Channel, Home, Usage};
+use crate::control::Outbox;
+use crate::counters::Counters;
+use crate::inner::Cut;
+use crate::stream::{ANSWER_TIME, Stream, StreamError};
+use crate::workers::worker_index;
+
+/// Idle channels that are kept beyond the wanted number before some close.
+const SLACK: usize = 8;
+/// How often the pool's size is looked at.
+const RESIZE_EVERY: Duration = Duration::from_secs(60);
+
+/// Who is at the other end, and what both agreed.
+#[derive(Clone, Debug)]
+pub struct LinkFacts {
+    /// The link's id on this edge.
+    pub id: LinkId,
+    /// The agent's identity.
+    pub identity: PublicKey,
+    /// Its process.
+    pub instance: InstanceId,
+    /// Where its control channel came from.
+    pub peer: std::net::SocketAddr,
+    /// Most channels that the agent may open.
+    pub max_channels: u16,
+    /// Idle channels wanted at the start.
+    pub idle_channels: u16,
+    /// Worker threads of this edge.
+    pub workers: usize,
+}
+
+/// Why no stream could be opened on a link.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The link has ended.
+    #[error("link has ended")]
+    Gone,
+    /// All channels are in use and the agent brought no other in time.
+    #[error("agent brought no channel in time")]
+    NoChannel,
+    /// The link carries as many streams as it may.
+    #[error("link is at its limit of channels")]
+    Full,
+    /// The channel failed at once.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+/// A live link on the edge.
+pub struct EdgeLink {
+    facts: LinkFacts,
+    keys: Arc<SessionKeys>,
+    outbox: Outbox,
+    counters: Arc<Counters>,
+    idle: Vec<Mutex<VecDeque<Channel>>>,
+    waiters: Mutex<VecDeque<oneshot::Sender<Channel>>>,
+    cuts: Mutex<Vec<Weak<Cut>>>,
+    in_use: Arc<AtomicUsize>,
+    wanted: AtomicU16,
+    least_idle: AtomicUsize,
+    resized: Mutex<Instant>,
+    ended: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EdgeLink {
+    /// A link whose handshake is done.
+    #[must_use]
+    pub fn new(facts: LinkFacts, keys: Arc<SessionKeys>, counters: Arc<Counters>) -> Arc<Self> {
+        let idle = (0..facts.workers.max(1))
+            .map(|_| Mutex::default())
+            .collect();
+        Arc::new(Self {
+            wanted: AtomicU16::new(facts.idle_channels),
+            facts,
+            keys,
+            outbox: Outbox::default(),
+            counters,
+            idle,
+            waiters: Mutex::default(),
+            cuts: Mutex::default(),
+            in_use: Arc::default(),
+            least_idle: AtomicUsize::new(0),
+            resized: Mutex::new(Instant::now()),
+            ended: CancellationToken::new(),
+        })
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn facts(&self) -> &LinkFacts {
+        &self.facts
+    }
+
+    /// The keys from which its data channels are derived.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<SessionKeys> {
+        &self.keys
+    }
+
+    /// Messages to the agent.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Cancelled when the link ends; cancelling it ends the link.
+    #[must_use]
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Streams that are open now.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Channels that wait for a stream.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.idle.iter().map(|queue| lock(queue).len()).sum()
+    }
+
+    /// Ends the link and every stream on it, now.
+    pub fn cut(&self) {
+        self.ended.cancel();
+        lock(&self.waiters).clear();
+        for cut in lock(&self.cuts).drain(..) {
+            if let Some(cut) = cut.upgrade() {
+                cut.cut();
+            }
+        }
+        for queue in &self.idle {
+            lock(queue).clear();
+        }
+    }
+
+    /// Sends a message; a link whose agent does not read is cut.
+    pub fn send(&self, message: Message) {
+        if !self.outbox.send(message) {
+            tracing::warn!(link = %self.facts.id, "agent does not read its control channel");
+            self.cut();
+        }
+    }
+
+    /// Takes in a data channel that the agent has dialled.
+    pub fn add_channel(self: &Arc<Self>, channel: Channel) {
+        if self.ended.is_cancelled() {
+            return;
+        }
+        if let Some(cut) = channel.cut_handle() {
+            let mut cuts = lock(&self.cuts);
+            if cuts.len() >= cuts.capacity() {
+                cuts.retain(|cut| cut.strong_count() > 0);
+            }
+            cuts.push(Arc::downgrade(&cut));
+        }
+        self.counters
+            .channels_opened
+            .fetch_add(1, Ordering::Relaxed);
+        self.place(channel);
+        if self.ended.is_cancelled() {
+            self.cut();
+        }
+    }
+
+    /// Gives a free channel to the first visitor that waits, else to the pool.
+    fn place(&self, mut channel: Channel) {
+        loop {
+            let Some(waiter) = lock(&self.waiters).pop_front() else {
+                break;
+            };
+            match waiter.send(channel) {
+                Ok(()) => return,
+                Err(back) => channel = back,
+            }
+        }
+        let kept = usize::from(self.wanted.load(Ordering::Relaxed)) + SLACK;
+        let mut queue = lock(&self.idle[worker_index() % self.idle.len()]);
+        if queue.len() < kept {
+            queue.push_back(channel);
+        }
+    }
+
+    /// Opens a stream, from the pool or on a channel that the agent dials now.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; none of them has delivered anything.
+    pub async fn open(self: &Arc<Self>, start: &Start) -> Result<Stream, OpenError> {
+        while let Some(channel) = self.take_idle() {
+            if let Ok(stream) = self.begin(channel, start) {
+                return Ok(stream);
+            }
+        }
+        let channel = self.wait_for_channel(start).await?;
+        Ok(self.begin(channel.move_here().ok_or(OpenError::NoChannel)?, start)?)
+    }
+
+    fn begin(self: &Arc<Self>, channel: Channel, start: &Start) -> Result<Stream, StreamError> {
+        self.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
+        if channel.is_used() {
+            self.counters
+                .streams_recycled
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        let home = Arc::clone(self) as Arc<dyn Home>;
+        channel.begin(home, start, Usage::of(&self.in_use))
+    }
+
+    /// The channel used last on this worker, else one of another worker.
+    fn take_idle(&self) -> Option<Channel> {
+        let here = worker_index() % self.idle.len();
+        let now = Instant::now();
+        for step in 0..self.idle.len() {
+            let queue = &self.idle[(here + step) % self.idle.len()];
+            loop {
+                let Some(mut channel) = lock(queue).pop_back() else {
+                    break;
+                };
+                if !channel.is_alive(now) {
+                    continue;
+                }
+                self.note_idle();
+                if step == 0 {
+                    return Some(channel);
+                }
+                if let Some(moved) = channel.move_here() {
+                    return Some(moved);
+                }
+            }
+        }
+        None
+    }
+
+    fn note_idle(&self) {
+        let here = &self.idle[worker_index() % self.idle.len()];
+        self.least_idle
+            .fetch_min(lock(here).len(), Ordering::Relaxed);
+    }
+
+    async fn wait_for_channel(&self, start: &Start) -> Result<Channel, OpenError> {
+        if self.in_use() >= usize::from(self.facts.max_channels) {
+            return Err(OpenError::Full);
+        }
+        self.counters.pool_misses.fetch_add(1, Ordering::Relaxed);
+        let (give, take) = oneshot::channel();
+        lock(&self.waiters).push_back(give);
+        self.send(Message::IncomingConn {
+            tunnel: start.tunnel,
+            conn: start.conn,
+        });
+        self.want_more();
+        if self.ended.is_cancelled() {
+            return Err(OpenError::Gone);
+        }
+        match tokio::time::timeout(ANSWER_TIME, take).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(_)) => Err(OpenError::Gone),
+            Err(_) => Err(OpenError::NoChannel),
+        }
+    }
+
+    /// A miss: a quarter of what is in use should wait, at least two more.
+    fn want_more(&self) {
+        let before = self.wanted.load(Ordering::Relaxed);
+        let quarter = u16::try_from(self.in_use() / 4).unwrap_or(u16::MAX);
+        let most = (self.facts.max_channels / 4).max(1);
+        let after = before.max(quarter).max(2).min(most);
+        self.least_idle.store(0, Ordering::Relaxed);
+        if after != before {
+            self.wanted.store(after, Ordering::Relaxed);
+            self.send(Message::ChannelsWanted { idle: after });
+        }
+    }
+
+    /// Looks after the idle channels of the calling worker: drops what is
+    /// dead, pings what was silent, shrinks what nobody used for a minute.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let queue = &self.idle[worker_index() % self.idle.len()];
+        let mut channels = std::mem::take(&mut *lock(queue));
+        channels.retain_mut(|channel| channel.is_alive(now) && channel.keep_alive(now));
+        let mut held = lock(queue);
+        channels.append(&mut held);
+        *held = channels;
+        drop(held);
+        self.want_less(now);
+    }
+
+    fn want_less(&self, now: Instant) {
+        let mut resized = lock(&self.resized);
+        if now.duration_since(*resized) < RESIZE_EVERY {
+            return;
+        }
+        *resized = now;
+        drop(resized);
+        let unused = self.least_idle.swap(usize::MAX, Ordering::Relaxed);
+        let before = self.wanted.load(Ordering::Relaxed);
+        if unused == 0 || before == 0 {
+            return;
+        }
+        let unused = u16::try_from(unused).unwrap_or(u16::MAX);
+        let after = before.saturating_sub(unused.div_ceil(2).max(1));
+        self.wanted.store(after, Ordering::Relaxed);
+        self.send(Message::ChannelsWanted { idle: after });
+        self.trim(usize::from(after));
+    }
+
+    fn trim(&self, wanted: usize) {
+        let mut excess = self.idle().saturating_sub(wanted);
+        for queue in &self.idle {
+            let mut queue = lock(queue);
+            while excess > 0 && queue.pop_front().is_some() {
+                excess -= 1;
+            }
+        }
+    }
+}
+
+impl Home for EdgeLink {
+    fn recycle(self: Arc<Self>, channel: Channel) {
+        if !self.ended.is_cancelled() {
+            self.place(channel);
+        }
+    }
+}
+
+impl std::fmt::Debug for EdgeLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EdgeLink({})", self.facts.id)
+    }
+}

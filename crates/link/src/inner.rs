@@ -1,0 +1,360 @@
+//! One socket with its buffers and, on a link, its sealing state.
+//!
+//! Plain and sealed sockets share this type, so that a door reads and writes
+//! every backend in the same way. Received frames are opened where they were
+//! read and lent out from there; sent bytes are sealed where they were
+//! written. Nothing is copied besides a head that arrived in two frames.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use adit_link_proto::{Opener, Sealer};
+use adit_wire::{FrameKind, HEAD, MAX_PAYLOAD, TAG};
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::buffer::{Buffer, ReadSize};
+use crate::counters::Counters;
+use crate::stream::StreamError;
+
+/// Bytes that may wait to be sent before a writer has to flush.
+pub(crate) const HIGH_WATER: usize = 256 * 1024;
+
+/// Lets a link's owner end a channel that another task is using.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    done: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Cut {
+    pub(crate) fn cut(&self) {
+        self.done.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+}
+
+/// What sealing adds to a socket.
+pub(crate) struct Sealed {
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) cut: Arc<Cut>,
+    /// The stream that the channel carries now; counts up from 1.
+    pub(crate) stream: u32,
+    /// Where opened bytes end; they begin at the read buffer's start.
+    data_end: usize,
+    /// Where bytes that are not opened yet begin.
+    raw: usize,
+}
+
+impl Sealed {
+    pub(crate) fn new(sealer: Sealer, opener: Opener, counters: Arc<Counters>) -> Self {
+        let cut = Arc::default();
+        Self {
+            sealer,
+            opener,
+            counters,
+            cut,
+            stream: 0,
+            data_end: 0,
+            raw: 0,
+        }
+    }
+}
+
+/// One opened frame; its payload was attached to the readable part when it is
+/// stream data, else it is the range given here.
+pub(crate) struct Frame {
+    pub(crate) kind: FrameKind,
+    pub(crate) stream: u32,
+    pub(crate) payload: std::ops::Range<usize>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) socket: TcpStream,
+    rx: Buffer,
+    read_size: ReadSize,
+    tx: Buffer,
+    pub(crate) sealed: Option<Sealed>,
+}
+
+impl Inner {
+    pub(crate) fn new(socket: TcpStream, sealed: Option<Sealed>) -> Self {
+        let (rx, tx) = (Buffer::default(), Buffer::default());
+        Self {
+            socket,
+            rx,
+            read_size: ReadSize::default(),
+            tx,
+            sealed,
+        }
+    }
+
+    /// Received plaintext that was not consumed.
+    pub(crate) fn readable(&self) -> &[u8] {
+        match &self.sealed {
+            None => self.rx.filled(),
+            Some(sealed) => &self.rx.all()[self.rx.start..sealed.data_end],
+        }
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.rx.start += count.min(self.readable().len());
+        if let Some(sealed) = &mut self.sealed
+            && self.rx.start == sealed.data_end
+        {
+            self.rx.start = sealed.raw;
+            sealed.data_end = sealed.raw;
+        }
+    }
+
+    /// Bytes of an opened frame's payload.
+    pub(crate) fn payload(&self, frame: &Frame) -> &[u8] {
+        &self.rx.all()[frame.payload.clone()]
+    }
+
+    /// Reads more bytes from the socket: at least one, `Ok(0)` at its end.
+    /// Makes room for `least` bytes behind what is there.
+    fn poll_read(&mut self, cx: &mut Context<'_>, least: usize) -> Poll<io::Result<usize>> {
+        if self.rx.is_empty() {
+            // No buffer is held while nothing arrives.
+            if self.socket.poll_read_ready(cx)?.is_pending() {
+                self.release_rx();
+                return Poll::Pending;
+            }
+        }
+        let fresh = if self.rx.is_empty() {
+            self.read_size.bytes()
+        } else {
+            1
+        };
+        let moved = self.rx.reserve(least.max(fresh));
+        if let Some(sealed) = &mut self.sealed {
+            sealed.data_end -= moved;
+            sealed.raw -= moved;
+        }
+        let room = self.rx.room();
+        let room_len = room.len();
+        let mut into = ReadBuf::new(room);
+        if Pin::new(&mut self.socket)
+            .poll_read(cx, &mut into)?
+            .is_pending()
+        {
+            self.release_rx();
+            return Poll::Pending;
+        }
+        let got = into.filled().len();
+        self.rx.end += got;
+        self.read_size.learn(got, room_len);
+        Poll::Ready(Ok(got))
+    }
+
+    fn release_rx(&mut self) {
+        if self.rx.is_empty() {
+            self.rx.release_if_empty();
+            if let Some(sealed) = &mut self.sealed {
+                (sealed.data_end, sealed.raw) = (0, 0);
+            }
+        }
+    }
+
+    /// Plain sockets: appends what the socket has. False at its end.
+    pub(crate) fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let got = ready!(self.poll_read(cx, 1))?;
+        Poll::Ready(Ok(got > 0))
+    }
+
+    /// Sealed sockets: the next whole frame, opened; `None` when the socket
+    /// ended between frames.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame>, StreamError>> {
+        loop {
+            let missing = match self.open_next()? {
+                Next::Frame(frame) => return Poll::Ready(Ok(Some(frame))),
+                Next::Missing(bytes) => bytes,
+            };
+            let got = ready!(self.poll_read(cx, missing)).map_err(StreamError::Io)?;
+            if got == 0 {
+                let clean = self.raw_len() == 0;
+                return Poll::Ready(if clean {
+                    Ok(None)
+                } else {
+                    Err(StreamError::Truncated)
+                });
+            }
+        }
+    }
+
+    fn raw_len(&self) -> usize {
+        self.sealed
+            .as_ref()
+            .map_or(0, |sealed| self.rx.end - sealed.raw)
+    }
+
+    fn open_next(&mut self) -> Result<Next, StreamError> {
+        let Some(sealed) = &mut self.sealed else {
+            return Err(StreamError::Protocol);
+        };
+        if sealed.cut.is_cut() {
+            return Err(StreamError::Truncated);
+        }
+        let have = self.rx.end - sealed.raw;
+        let bytes = self.rx.all_mut();
+        let Some(head) = bytes
+            .get(sealed.raw..)
+            .and_then(|raw| raw.first_chunk::<4>())
+        else {
+            return Ok(Next::Missing(HEAD));
+        };
+        if have < head.len() {
+            return Ok(Next::Missing(HEAD - have));
+        }
+        let whole = Opener::frame_len(head).map_err(|_| sealed.bad_frame())?;
+        if have < whole {
+            return Ok(Next::Missing(whole - have));
+        }
+        let frame = &mut bytes[sealed.raw..sealed.raw + whole];
+        let opened = sealed.opener.open(frame);
+        let opened = opened.map_err(|_| sealed.bad_frame())?;
+        let payload = sealed.raw + opened.payload.start..sealed.raw + opened.payload.end;
+        sealed.raw += whole;
+        let frame = Frame {
+            kind: opened.kind,
+            stream: opened.stream,
+            payload,
+        };
+        if frame.kind == FrameKind::DATA {
+            self.attach(frame.payload.clone());
+        } else if self.readable().is_empty() {
+            self.consume(0);
+        }
+        Ok(Next::Frame(frame))
+    }
+
+    /// Makes a payload readable; bytes that still wait are moved up to it.
+    fn attach(&mut self, payload: std::ops::Range<usize>) {
+        let Some(sealed) = &mut self.sealed else {
+            return;
+        };
+        let waiting = sealed.data_end - self.rx.start;
+        let (start, was) = (payload.start - waiting, self.rx.start);
+        if waiting > 0 {
+            self.rx.all_mut().copy_within(was..was + waiting, start);
+        }
+        self.rx.start = start;
+        if let Some(sealed) = &mut self.sealed {
+            sealed.data_end = payload.end;
+        }
+        self.consume(0);
+    }
+
+    /// Room for `want` bytes of plaintext, empty over the high water.
+    pub(crate) fn spare(&mut self, want: usize) -> &mut [u8] {
+        if self.tx.len() >= HIGH_WATER {
+            return &mut [];
+        }
+        let want = want.clamp(1, MAX_PAYLOAD);
+        let (head, tail) = if self.sealed.is_some() {
+            (HEAD, TAG)
+        } else {
+            (0, 0)
+        };
+        self.tx.reserve(head + want + tail);
+        &mut self.tx.room()[head..head + want]
+    }
+
+    /// Sends the first `count` bytes of the last [`Inner::spare`].
+    pub(crate) fn commit(&mut self, count: usize) -> Result<(), StreamError> {
+        match &self.sealed {
+            None => {
+                self.tx.end += count;
+                Ok(())
+            }
+            Some(_) if count == 0 => Ok(()),
+            Some(_) => self.seal(FrameKind::DATA, count),
+        }
+    }
+
+    /// Queues a frame of another kind; `payload` is small.
+    pub(crate) fn queue(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), StreamError> {
+        self.tx.reserve(HEAD + payload.len() + TAG);
+        self.tx.room()[HEAD..HEAD + payload.len()].copy_from_slice(payload);
+        self.seal(kind, payload.len())
+    }
+
+    fn seal(&mut self, kind: FrameKind, count: usize) -> Result<(), StreamError> {
+        let Some(sealed) = &mut self.sealed else {
+            return Err(StreamError::Protocol);
+        };
+        let frame = &mut self.tx.room()[..HEAD + count + TAG];
+        sealed
+            .sealer
+            .seal(kind, 0, sealed.stream, frame)
+            .map_err(|_| StreamError::Protocol)?;
+        self.tx.end += HEAD + count + TAG;
+        Ok(())
+    }
+
+    /// Hands everything queued to the kernel.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        while !self.tx.is_empty() {
+            let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, self.tx.filled()));
+            match sent.map_err(StreamError::Io)? {
+                0 => return Poll::Ready(Err(StreamError::Io(io::ErrorKind::WriteZero.into()))),
+                count => self.tx.start += count,
+            }
+        }
+        self.tx.release_if_empty();
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.tx.is_empty()
+    }
+
+    /// Asks to be woken when the channel is cut by its link.
+    pub(crate) fn watch(&self, cx: &Context<'_>) -> Result<(), StreamError> {
+        let Some(sealed) = &self.sealed else {
+            return Ok(());
+        };
+        sealed.cut.waker.register(cx.waker());
+        if sealed.cut.is_cut() {
+            Err(StreamError::Truncated)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+enum Next {
+    Frame(Frame),
+    Missing(usize),
+}
+
+impl Sealed {
+    /// A frame that does not open ends its channel and is counted.
+    fn bad_frame(&self) -> StreamError {
+        self.counters.bad_frames.fetch_add(1, Ordering::Relaxed);
+        self.cut.cut();
+        StreamError::Protocol
+    }
+}
+
+impl Inner {
+    /// The same socket with its state, registered with the calling runtime.
+    pub(crate) fn move_here(self) -> io::Result<Self> {
+        let socket = TcpStream::from_std(self.socket.into_std()?)?;
+        Ok(Self { socket, ..self })
+    }
+}

@@ -1,0 +1,30 @@
+//! The one tokio driver of the link protocol.
+//!
+//! `link-proto` decides, this crate carries: sockets, timers, tasks. A link is
+//! one control channel, run by [`control`], and any number of data channels,
+//! each a TCP connection of its own that carries one visitor stream after
+//! another. [`Stream`] is what every door of the edge and every tunnel of the
+//! agent reads and writes.
+//!
+//! Invariants: nothing is spawned outside [`tasks`]; every queue is bounded;
+//! a buffer exists only while bytes flow; a stream that did not end in order
+//! never looks as if it had.
+
+pub mod accept;
+pub mod agent;
+mod buffer;
+mod channel;
+pub mod control;
+mod counters;
+mod dialer;
+pub mod edge;
+pub mod entropy;
+mod inner;
+pub mod socket;
+mod stream;
+pub mod tasks;
+pub mod workers;
+
+pub use channel::{Channel, IDLE_LIMIT, Incoming, PING_AFTER};
+pub use counters::Counters;
+pub use stream::{ANSWER_TIME, Fill, Stream, StreamError, StreamIo};

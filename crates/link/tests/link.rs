@@ -1,0 +1,371 @@
+//! A whole link between two sockets: handshake, channels, streams, ends.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use adit_link::accept::{answer_channel, next_event, read_first, silence_deadline};
+use adit_link::agent::{AgentLink, BoxFuture, DialConfig, DialError, StreamHandler, dial};
+use adit_link::control::run_control;
+use adit_link::edge::{EdgeLink, LinkFacts, OpenError};
+use adit_link::tasks::Tasks;
+use adit_link::{Channel, Counters, Fill, Incoming, Stream, StreamError, entropy};
+use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing};
+use adit_model::{ConnId, Identity, InstanceId, LinkId, Psk, TunnelId};
+use adit_wire::{AuthOk, Delivered, ResetReason, Start};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// The handler of these tests: tunnel 1 echoes, 2 refuses, 3 drops the
+/// channel in the middle, 4 never ends its direction.
+struct Handler;
+
+impl StreamHandler for Handler {
+    fn handle(&self, incoming: Incoming) -> BoxFuture<Option<Channel>> {
+        Box::pin(async move {
+            match incoming.start().tunnel.0 {
+                1 => echo(incoming.accept().ok()?).await,
+                3 => {
+                    let mut stream = incoming.accept().ok()?;
+                    send(&mut stream, b"half").await.ok()?;
+                    None
+                }
+                4 => {
+                    let mut stream = incoming.accept().ok()?;
+                    send(&mut stream, b"x").await.ok()?;
+                    std::future::pending().await
+                }
+                _ => {
+                    incoming.refuse(ResetReason::TargetRefused).await;
+                    None
+                }
+            }
+        })
+    }
+}
+
+async fn echo(mut stream: Stream) -> Option<Channel> {
+    poll_fn(|cx| stream.poll_flush(cx)).await.ok()?;
+    loop {
+        while !stream.buffer().is_empty() {
+            let bytes = stream.buffer().to_vec();
+            let count = stream.write(&bytes).ok()?;
+            stream.consume(count);
+            poll_fn(|cx| stream.poll_flush(cx)).await.ok()?;
+        }
+        if poll_fn(|cx| stream.poll_fill(cx)).await.ok()? == Fill::End {
+            return stream.end().await;
+        }
+    }
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), StreamError> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        sent += stream.write(&bytes[sent..])?;
+        poll_fn(|cx| stream.poll_flush(cx)).await?;
+    }
+    Ok(())
+}
+
+async fn read_to_end(stream: &mut Stream) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    loop {
+        let count = stream.buffer().len();
+        all.extend_from_slice(stream.buffer());
+        stream.consume(count);
+        if poll_fn(|cx| stream.poll_fill(cx)).await? == Fill::End && stream.buffer().is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+struct World {
+    tasks: Tasks,
+    counters: Arc<Counters>,
+    link: watch::Receiver<Option<Arc<EdgeLink>>>,
+    config: DialConfig,
+}
+
+fn psk() -> Psk {
+    Psk::from_random(std::array::from_fn(|i| (i * 29 + 3) as u8))
+}
+
+impl World {
+    async fn start(max_channels: u16) -> Self {
+        let tasks = Tasks::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, link) = watch::channel(None);
+        let counters = Arc::new(Counters::default());
+        let edge = Arc::new(Identity::from_seed([1; 32]).unwrap());
+        let config = DialConfig {
+            addresses: vec![address.to_string()],
+            edge: edge.public(),
+            psk: psk(),
+            identity: Arc::new(Identity::from_seed([2; 32]).unwrap()),
+            instance: InstanceId([3; 16]),
+            pin: None,
+            handler: Arc::new(Handler),
+            tasks: tasks.clone(),
+            workers: Vec::new(),
+            counters: Arc::default(),
+            version: "test".into(),
+        };
+        let edge_tasks = tasks.clone();
+        let edge_counters = Arc::clone(&counters);
+        tasks.spawn_until_stopped(async move {
+            loop {
+                let (socket, peer) = listener.accept().await.unwrap();
+                let serve = serve(
+                    socket,
+                    peer,
+                    Arc::clone(&edge),
+                    Arc::clone(&edge_counters),
+                    tell.clone(),
+                    max_channels,
+                );
+                edge_tasks.spawn_until_stopped(serve);
+            }
+        });
+        Self {
+            tasks,
+            counters,
+            link,
+            config,
+        }
+    }
+
+    async fn join(&mut self) -> (AgentLink, Arc<EdgeLink>) {
+        let agent = dial(&self.config).await.unwrap();
+        let link = self
+            .link
+            .wait_for(Option::is_some)
+            .await
+            .unwrap()
+            .clone()
+            .unwrap();
+        (agent, link)
+    }
+}
+
+async fn serve(
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    identity: Arc<Identity>,
+    counters: Arc<Counters>,
+    tell: watch::Sender<Option<Arc<EdgeLink>>>,
+    max_channels: u16,
+) {
+    let deadline = silence_deadline().unwrap();
+    let Some(bytes) = read_first(&mut socket, deadline).await else {
+        return;
+    };
+    let first = First::parse(&bytes);
+    let current = tell.borrow().clone();
+    if let Some(link) = current
+        && let Some(proved) = link.keys().prove_channel(&first)
+    {
+        assert!(link.keys().burn(proved.number));
+        link.add_channel(
+            answer_channel(socket, &proved, link.keys(), counters)
+                .await
+                .unwrap(),
+        );
+        return;
+    }
+    let keys = PskKeys::new(&psk());
+    let Some(proved) = first.prove_link(&keys, &identity.public()) else {
+        return;
+    };
+    let fresh = EdgeFresh {
+        ephemeral: entropy::random().unwrap(),
+        nonce: entropy::random().unwrap(),
+    };
+    let now = Instant::now();
+    let mut hs =
+        EdgeHandshake::start(&proved, &keys, &identity, fresh, Suites { aes: true }, now).unwrap();
+    let EdgeEvent::AgentProved {
+        identity, instance, ..
+    } = next_event(&mut socket, &mut hs).await.unwrap()
+    else {
+        panic!()
+    };
+    let facts = LinkFacts {
+        id: LinkId(7),
+        identity,
+        instance,
+        peer,
+        max_channels,
+        idle_channels: 0,
+        workers: 1,
+    };
+    let auth = AuthOk {
+        link: facts.id,
+        agent_secret: None,
+        url_pattern: "http://{name}.test".into(),
+        heartbeat_ms: 10_000,
+        dead_ms: 20_000,
+        idle_channels: 0,
+        max_channels,
+        version: "test".into(),
+    };
+    let timing = Timing {
+        heartbeat: Duration::from_secs(10),
+        dead: Duration::from_secs(20),
+    };
+    let (bytes, session) = hs.admit(&auth, timing, now).unwrap();
+    let link = EdgeLink::new(facts, session.keys, counters);
+    tell.send_replace(Some(Arc::clone(&link)));
+    socket.write_all(&bytes).await.unwrap();
+    run_control(socket, session.control, link.outbox(), link.ended(), |_| {
+        ControlFlow::Continue(())
+    })
+    .await;
+    link.cut();
+}
+
+fn start(tunnel: u32) -> Start {
+    Start {
+        tunnel: TunnelId(tunnel),
+        conn: ConnId(9),
+        visitor: "127.0.0.1:5".parse().unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn streams_follow_each_other_on_one_channel() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut text = vec![0u8; 1_000_000];
+    for round in 0..5u8 {
+        text.fill(round);
+        let mut stream = link.open(&start(1)).await.unwrap();
+        let mut back = Vec::new();
+        let mut sent = 0;
+        while back.len() < text.len() {
+            if sent < text.len() {
+                sent += stream.write(&text[sent..]).unwrap();
+            }
+            poll_fn(|cx| {
+                let _ = stream.poll_flush(cx).map(Result::unwrap);
+                stream.poll_fill(cx)
+            })
+            .await
+            .unwrap();
+            back.extend_from_slice(stream.buffer());
+            stream.consume(usize::MAX);
+        }
+        assert!(back == text);
+        assert!(stream.accepted() && stream.is_quiet());
+        stream.retire(&world.tasks);
+        while link.in_use() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(world.counters.streams_opened.load(Ordering::Relaxed), 5);
+    assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 2);
+    assert!(world.tasks.close(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn half_close_is_kept_both_ways() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut stream = link.open(&start(1)).await.unwrap();
+    stream.write(b"last words").unwrap();
+    stream.finish();
+    poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await.unwrap(), b"last words");
+    assert!(stream.end().await.is_some());
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_refusal_has_its_reason_and_delivered_nothing() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut stream = link.open(&start(2)).await.unwrap();
+    stream.write(&[7; 100_000]).unwrap();
+    let error = poll_fn(|cx| {
+        let _ = stream.poll_flush(cx);
+        stream.poll_fill(cx)
+    })
+    .await
+    .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StreamError::Reset {
+                reason: ResetReason::TargetRefused,
+                delivered: Delivered::None
+            }
+        ),
+        "{error:?}"
+    );
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_channel_that_ends_early_is_no_clean_end() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut stream = link.open(&start(3)).await.unwrap();
+    poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+    let error = read_to_end(&mut stream).await.unwrap_err();
+    assert!(
+        matches!(error, StreamError::Truncated | StreamError::Io(_)),
+        "{error:?}"
+    );
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn cutting_a_link_wakes_its_streams() {
+    let mut world = World::start(16).await;
+    let (mut agent, link) = world.join().await;
+    let mut stream = link.open(&start(4)).await.unwrap();
+    poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+    poll_fn(|cx| stream.poll_fill(cx)).await.unwrap();
+    stream.consume(usize::MAX);
+    let cut = async { link.cut() };
+    let (ended, ()) = tokio::join!(poll_fn(|cx| stream.poll_fill(cx)), cut);
+    assert!(matches!(ended, Err(StreamError::Truncated)));
+    assert!(matches!(link.open(&start(1)).await, Err(OpenError::Gone)));
+    loop {
+        if let adit_link::agent::LinkEvent::Lost(_) = agent.event().await {
+            break;
+        }
+    }
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_link_has_a_limit_of_channels() {
+    let mut world = World::start(2).await;
+    let (_agent, link) = world.join().await;
+    let first = link.open(&start(1)).await.unwrap();
+    let _second = link.open(&start(1)).await.unwrap();
+    assert!(matches!(link.open(&start(1)).await, Err(OpenError::Full)));
+    first.retire(&world.tasks);
+    while link.in_use() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(link.open(&start(1)).await.is_ok());
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_secret_meets_silence() {
+    let world = World::start(2).await;
+    let config = DialConfig {
+        psk: Psk::from_random(std::array::from_fn(|i| i as u8)),
+        ..world.config.clone()
+    };
+    assert!(matches!(dial(&config).await, Err(DialError::Silent)));
+    world.tasks.close(Duration::from_secs(5)).await;
+}
