@@ -2,7 +2,10 @@
 
 pub mod api;
 pub mod backend;
+pub mod config;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod random;
 pub mod registry;
+pub mod state;
