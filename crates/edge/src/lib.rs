@@ -6,4 +6,6 @@ pub mod config;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod random;
 pub mod registry;
+pub mod state;

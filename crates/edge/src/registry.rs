@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
-use adit_link_proto::{ClaimRefused, Holder, LeaseLimits, Leases, Owner, SecretId};
+use adit_link_proto::{ClaimRefused, ID_EPOCH, Holder, LeaseLimits, Leases, Owner, SecretId};
 use adit_model::{LinkId, PublicKey, TunnelId, TunnelName};
 use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
 
@@ -64,6 +64,8 @@ struct Inner {
     pools: HashMap<TunnelName, Pool>,
     links: HashMap<LinkId, LinkEntry>,
     sessions: HashMap<SecretId, LinkId>,
+    /// The epoch of the ids in `sessions`.
+    epoch: u64,
 }
 
 /// Live links and their tunnels.
@@ -85,6 +87,7 @@ impl Registry {
             pools: HashMap::new(),
             links: HashMap::new(),
             sessions: HashMap::new(),
+            epoch: 0,
         };
         Arc::new(Self {
             inner: RwLock::new(inner),
@@ -117,9 +120,15 @@ impl Registry {
     }
 
     /// Makes the session ids of this moment known; called more often than
-    /// their epoch is long.
+    /// their epoch is long. The ids of both neighbouring epochs are known, so
+    /// that once an epoch is enough.
     pub fn refresh_sessions(&self, unix: u64) {
         let mut inner = self.write();
+        let epoch = unix / ID_EPOCH;
+        if inner.epoch == epoch {
+            return;
+        }
+        inner.epoch = epoch;
         let mut sessions = HashMap::with_capacity(inner.links.len() * 3);
         for (id, entry) in &inner.links {
             sessions.extend(
