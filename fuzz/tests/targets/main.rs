@@ -1,4 +1,6 @@
 //! The fuzz targets: one module for each crate whose parsers they feed.
 
+mod http;
+mod link;
 mod text;
 mod wire;
