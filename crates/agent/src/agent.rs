@@ -329,7 +329,9 @@ impl Agent {
     }
 
     fn on_status(&mut self, status: TunnelStatus) {
-        let Some(tunnel) = self.tunnels.get(status.tunnel) else { return };
+        let Some(tunnel) = self.tunnels.get(status.tunnel) else {
+            return;
+        };
         let Some(link) = &mut self.link else { return };
         let (name, code, text) = (tunnel.name.clone(), status.code, status.text);
         match status.state {
@@ -449,7 +451,10 @@ impl Link {
     }
 
     fn ask_later(&mut self, tunnel: TunnelId) -> Duration {
-        let before = self.refused.iter().position(|asking| asking.tunnel == tunnel);
+        let before = self
+            .refused
+            .iter()
+            .position(|asking| asking.tunnel == tunnel);
         let wait = match before.map(|index| self.refused.swap_remove(index)) {
             Some(asking) => (asking.wait * 2).min(ASK_AGAIN.1),
             None => ASK_AGAIN.0,

@@ -250,3 +250,6 @@ fn code_of(error: &io::Error) -> Code {
         _ => Code::TARGET_UNREACHABLE,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,15 +73,23 @@ async fn serve(
             return None;
         }
     };
-    let visit = Visit::begin(incoming.start().clone(), tunnel, teller);
+    let visit = Visit::begin(*incoming.start(), tunnel, teller);
     let stream = incoming.accept().ok()?;
     let (carried, channel) = pump(stream, local).await;
-    if let Some(Broken::Target(error)) = &carried.broken {
-        let why = format!("{}: {}", tunnel.target, in_the_middle(error));
-        let code = Code::TARGET_CLOSED;
-        report(tunnel, teller, &NotReached { code, why });
+    match &carried.broken {
+        None => {}
+        Some(Broken::Visitor(error)) => tracing::debug!(tunnel = %tunnel.name, %error, "visitor"),
+        Some(Broken::Target(error)) => {
+            let why = format!("{}: {}", tunnel.target, in_the_middle(error));
+            let code = Code::TARGET_CLOSED;
+            report(tunnel, teller, &NotReached { code, why });
+        }
     }
-    visit.end(carried.to_target, carried.to_visitor, carried.broken.is_none());
+    visit.end(
+        carried.to_target,
+        carried.to_visitor,
+        carried.broken.is_none(),
+    );
     channel
 }
 

@@ -24,7 +24,12 @@ impl Known {
         let (edge, addresses, secret, joining) = match join {
             Some(join) => {
                 let secret = data.edge(&join.edge)?.and_then(|known| known.secret);
-                (join.edge, join.addresses.clone(), secret, Some(psk_of(join)))
+                (
+                    join.edge,
+                    join.addresses.clone(),
+                    secret,
+                    Some(psk_of(join)),
+                )
             }
             None => {
                 let known = data.joined()?.ok_or(AgentError::NotJoined)?;

@@ -8,6 +8,8 @@
 //! Invariant: an agent connects to the targets that its own settings name and
 //! to nothing else; no message of an edge can widen that.
 
+pub mod config;
+
 mod agent;
 mod backoff;
 mod connect;

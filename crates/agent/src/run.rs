@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_link::Counters;
 use adit_link::agent::{DialConfig, DialError, dial};
 use adit_link::tasks::Tasks;
 use adit_link::workers::Workers;
-use adit_link::Counters;
 use adit_model::{Identity, InstanceId, JoinString, PublicKey};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,9 @@ pub async fn run(
         0 => None,
         count => Some(Workers::start("agent", count)?),
     };
-    let handles = workers.iter().flat_map(|workers| workers.handles().to_vec());
+    let handles = workers
+        .iter()
+        .flat_map(|workers| workers.handles().to_vec());
     let mut dial = ready.dial_config(Arc::clone(&teller))?;
     dial.workers = handles.collect();
     let tasks = dial.tasks.clone();
@@ -81,8 +83,8 @@ pub async fn join(
     let (unheard, _) = mpsc::channel(1);
     let teller = Arc::new(Teller::new(unheard));
     let mut pins = Pins::new(pin);
+    let mut config = ready.dial_config(teller)?;
     let link = loop {
-        let mut config = ready.dial_config(Arc::clone(&teller))?;
         config.pin = pins.source();
         match dial(&config).await {
             Ok(link) => break link,
@@ -94,6 +96,7 @@ pub async fn join(
     let joining = ready.data.join(&join)?;
     ready.known.learn(&link).await?;
     link.close();
+    config.tasks.close(LAST_TASKS).await;
     Ok((edge, joining))
 }
 

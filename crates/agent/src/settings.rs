@@ -167,6 +167,9 @@ mod tests {
         assert_eq!(refused(":x"), LoginError::Empty);
         assert_eq!(refused("ann:"), LoginError::Empty);
         assert_eq!(refused("ann:a\nb"), LoginError::Control);
-        assert_eq!(refused(&format!("ann:{}", "x".repeat(257))), LoginError::TooLong);
+        assert_eq!(
+            refused(&format!("ann:{}", "x".repeat(257))),
+            LoginError::TooLong
+        );
     }
 }

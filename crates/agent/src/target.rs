@@ -289,16 +289,29 @@ mod tests {
         let refused = |text: &str| text.parse::<Target>().unwrap_err();
         assert_eq!(refused("  "), TargetError::Empty);
         for text in ["app", "::1:3000", "[::1", "[::1]x:1"] {
-            assert!(matches!(refused(text), TargetError::NotATarget(_)), "{text}");
+            assert!(
+                matches!(refused(text), TargetError::NotATarget(_)),
+                "{text}"
+            );
         }
-        for text in ["0", "65536", "host:", "host:http", "http://host:0", "host:+80"] {
+        for text in [
+            "0",
+            "65536",
+            "host:",
+            "host:http",
+            "http://host:0",
+            "host:+80",
+        ] {
             assert!(matches!(refused(text), TargetError::Port(_)), "{text}");
         }
         for text in ["a b:1", ":80", "http://", "[1.2.3.4]:80", "-a:80"] {
             assert!(matches!(refused(text), TargetError::Host(_)), "{text}");
         }
         for text in ["http://a/b", "http://a?x", "https://u:p@a", "a:80/"] {
-            assert!(matches!(refused(text), TargetError::MoreThanAPlace(_)), "{text}");
+            assert!(
+                matches!(refused(text), TargetError::MoreThanAPlace(_)),
+                "{text}"
+            );
         }
         assert_eq!(refused("ftp://a"), TargetError::Scheme("ftp".into()));
         assert_eq!(refused("unix:run/app"), TargetError::SocketPath);

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_model::{Code, PublicKey, TunnelId, TunnelName};
-use adit_wire::{
-    Counters, MAX_STAT_TUNNELS, OpenTunnel, Stats, TunnelCounters, TunnelKind,
-};
+use adit_wire::{Counters, MAX_STAT_TUNNELS, OpenTunnel, Stats, TunnelCounters, TunnelKind};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -135,7 +133,9 @@ impl Tunnels {
     /// Streams now open.
     pub(crate) fn open_streams(&self) -> usize {
         let open = self.all.iter().map(|t| t.open.load(Ordering::Relaxed));
-        open.fold(0, |sum, n| sum.saturating_add(usize::try_from(n).unwrap_or(0)))
+        open.fold(0, |sum, n| {
+            sum.saturating_add(usize::try_from(n).unwrap_or(0))
+        })
     }
 
     /// What was carried since the agent started.
@@ -196,14 +196,20 @@ fn make(
         }
     };
     let insecure = settings.insecure_target && settings.target.is_tls();
-    let tls = if insecure { &tls.insecure } else { &tls.verified };
+    let tls = if insecure {
+        &tls.insecure
+    } else {
+        &tls.verified
+    };
     Ok(Tunnel {
         id,
         name,
         connector: Connector::new(settings.target, tls.as_ref()),
         insecure,
         target,
-        host_header: settings.host_header.map(|header| header.as_str().to_owned()),
+        host_header: settings
+            .host_header
+            .map(|header| header.as_str().to_owned()),
         auth: settings.auth.map(|login| login.hash()).transpose()?,
         exclusive: settings.exclusive,
         open: AtomicU32::new(0),

@@ -6,13 +6,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::Stream;
 use adit_link::edge::{EdgeLink, OpenError};
 use adit_model::{ConnId, TunnelId, TunnelName};
-use adit_wire::{Message, Start, TunnelState, TunnelStatus};
+use adit_wire::{Counters, Message, Start, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
 
 /// How long an upstream may take to answer a connect.
@@ -85,7 +85,9 @@ enum Kind {
 /// What a backend has carried.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Requests and upgraded streams that it answered.
+    /// Requests and upgraded streams that it carries now.
+    pub active: AtomicU32,
+    /// Requests and upgraded streams that it was given.
     pub requests: AtomicU64,
     /// Bytes from visitors.
     pub bytes_in: AtomicU64,
@@ -95,12 +97,30 @@ pub struct Traffic {
     pub failures: AtomicU64,
 }
 
+impl Traffic {
+    /// The same numbers as the link protocol tells them.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            visitors_now: self.active.load(Ordering::Relaxed),
+            visitors_ever: self.requests.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+}
+
 impl Backend {
     /// A tunnel.
     #[must_use]
     pub fn tunnel(tunnel: Tunnel) -> Self {
         let label = format!("{}@{}", tunnel.name, short_key(&tunnel.link)).into();
-        Self { id: BackendId::next(), label, kind: Kind::Tunnel(tunnel), traffic: Traffic::default() }
+        Self {
+            id: BackendId::next(),
+            label,
+            kind: Kind::Tunnel(tunnel),
+            traffic: Traffic::default(),
+        }
     }
 
     /// A TCP address `host:port` that the edge dials itself.
@@ -108,7 +128,12 @@ impl Backend {
     pub fn upstream(address: &str) -> Self {
         let address: Arc<str> = address.into();
         let label = Arc::clone(&address);
-        Self { id: BackendId::next(), label, kind: Kind::Upstream(address), traffic: Traffic::default() }
+        Self {
+            id: BackendId::next(),
+            label,
+            kind: Kind::Upstream(address),
+            traffic: Traffic::default(),
+        }
     }
 
     /// Its id.
@@ -150,7 +175,11 @@ impl Backend {
         match &self.kind {
             Kind::Tunnel(tunnel) => {
                 let conn = ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed));
-                let start = Start { tunnel: tunnel.tunnel, conn, visitor };
+                let start = Start {
+                    tunnel: tunnel.tunnel,
+                    conn,
+                    visitor,
+                };
                 Ok(tunnel.link.open(&start).await?)
             }
             Kind::Upstream(address) => connect(address).await,

@@ -1,5 +1,11 @@
 //! The public server.
 
 pub mod api;
+pub mod backend;
+pub mod config;
 pub mod limits;
+pub mod listen;
 pub mod metrics;
+pub mod random;
+pub mod registry;
+pub mod state;

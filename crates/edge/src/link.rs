@@ -95,11 +95,12 @@ pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr)
         }
         Proof::Channel(link, proved) => {
             drop(permit);
-            door.take_channel(socket, &link, &proved).await;
+            Box::pin(door.take_channel(socket, &link, &proved)).await;
         }
         Proof::Link(proved, candidate) => {
             drop(permit);
-            door.take_link(socket, peer, &proved, candidate).await;
+            // Boxed, so that ten thousand silent sockets do not pay for it.
+            Box::pin(door.take_link(socket, peer, &proved, candidate)).await;
         }
     }
 }
@@ -149,7 +150,7 @@ impl LinkDoor {
     }
 
     async fn take_link(self: &Arc<Self>, mut socket: TcpStream, peer: SocketAddr, proved: &ProvedLink, candidate: Candidate) {
-        match self.admit(&mut socket, peer, proved, candidate).await {
+        match Box::pin(self.admit(&mut socket, peer, proved, candidate)).await {
             Ok((facts, admitted, session)) => self.run_link(socket, facts, &admitted, session).await,
             Err(why) => {
                 tracing::info!(%peer, %why, "link was not admitted");

@@ -27,7 +27,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let first = socket(address)?;
     first.bind(&address.into())?;
-    let bound = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let bound = first
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mut sockets = vec![first];
     #[cfg(unix)]
     for _ in 1..count {
@@ -41,7 +44,11 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpLi
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restarted edge takes its port back although old connections linger.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -60,7 +67,11 @@ fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// When the runtime does not take the listener.
-pub async fn accept<F>(listener: std::net::TcpListener, tasks: &Tasks, mut serve: impl FnMut(TcpStream, SocketAddr) -> Option<F>) -> io::Result<()>
+pub async fn accept<F>(
+    listener: std::net::TcpListener,
+    tasks: &Tasks,
+    mut serve: impl FnMut(TcpStream, SocketAddr) -> Option<F>,
+) -> io::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -95,7 +106,9 @@ fn unmapped(peer: SocketAddr) -> SocketAddr {
 fn is_about_one(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
     )
 }
 

@@ -5,20 +5,16 @@
 //! backend that vanishes is out of its pool before the next pick.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
-use adit_link_proto::{ClaimRefused, Holder, Leases, Owner, SecretId};
+use adit_link_proto::{ClaimRefused, ID_EPOCH, Holder, LeaseLimits, Leases, Owner, SecretId};
 use adit_model::{LinkId, PublicKey, TunnelId, TunnelName};
-use adit_wire::{Message, OpenTunnel};
+use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
-
-/// Most tunnels that one link may hold.
-const MAX_TUNNELS: usize = 1024;
 
 /// Why a tunnel was not opened. The agent learns the first as "taken",
 /// whoever holds the name.
@@ -62,25 +58,40 @@ struct LinkEntry {
     tunnels: HashMap<TunnelId, (TunnelName, BackendId)>,
 }
 
-#[derive(Default)]
 struct Inner {
     leases: Leases,
+    max_tunnels: usize,
     pools: HashMap<TunnelName, Pool>,
     links: HashMap<LinkId, LinkEntry>,
     sessions: HashMap<SecretId, LinkId>,
+    /// The epoch of the ids in `sessions`.
+    epoch: u64,
 }
 
 /// Live links and their tunnels.
-#[derive(Default)]
 pub struct Registry {
     inner: RwLock<Inner>,
 }
 
 impl Registry {
-    /// An empty registry.
+    /// An empty registry; `grace` is how long a name waits for its owner.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(grace: Duration, max_tunnels: usize) -> Arc<Self> {
+        let leases = Leases::new(LeaseLimits {
+            grace,
+            ..LeaseLimits::default()
+        });
+        let inner = Inner {
+            leases,
+            max_tunnels,
+            pools: HashMap::new(),
+            links: HashMap::new(),
+            sessions: HashMap::new(),
+            epoch: 0,
+        };
+        Arc::new(Self {
+            inner: RwLock::new(inner),
+        })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -98,16 +109,35 @@ impl Registry {
         for session in link.keys().ids_around(unix) {
             inner.sessions.insert(session, id);
         }
-        inner.links.insert(id, LinkEntry { link, owner, tunnels: HashMap::new() });
+        inner.links.insert(
+            id,
+            LinkEntry {
+                link,
+                owner,
+                tunnels: HashMap::new(),
+            },
+        );
     }
 
     /// Makes the session ids of this moment known; called more often than
-    /// their epoch is long.
+    /// their epoch is long. The ids of both neighbouring epochs are known, so
+    /// that once an epoch is enough.
     pub fn refresh_sessions(&self, unix: u64) {
         let mut inner = self.write();
+        let epoch = unix / ID_EPOCH;
+        if inner.epoch == epoch {
+            return;
+        }
+        inner.epoch = epoch;
         let mut sessions = HashMap::with_capacity(inner.links.len() * 3);
         for (id, entry) in &inner.links {
-            sessions.extend(entry.link.keys().ids_around(unix).map(|session| (session, *id)));
+            sessions.extend(
+                entry
+                    .link
+                    .keys()
+                    .ids_around(unix)
+                    .map(|session| (session, *id)),
+            );
         }
         inner.sessions = sessions;
     }
@@ -125,7 +155,9 @@ impl Registry {
     pub fn remove_link(&self, id: LinkId, now: Instant) {
         let mut inner = self.write();
         inner.leases.release(id, now);
-        let Some(entry) = inner.links.remove(&id) else { return };
+        let Some(entry) = inner.links.remove(&id) else {
+            return;
+        };
         inner.sessions.retain(|_, link| *link != id);
         for (name, backend) in entry.tunnels.into_values() {
             inner.remove_backend(&name, backend);
@@ -139,10 +171,15 @@ impl Registry {
     ///
     /// # Errors
     /// See [`TunnelRefusal`].
-    pub fn open_tunnel(&self, id: LinkId, open: &OpenTunnel, now: Instant) -> Result<(), TunnelRefusal> {
+    pub fn open_tunnel(
+        &self,
+        id: LinkId,
+        open: &OpenTunnel,
+        now: Instant,
+    ) -> Result<(), TunnelRefusal> {
         let mut inner = self.write();
         let entry = inner.links.get(&id).ok_or(TunnelRefusal::NoLink)?;
-        if entry.tunnels.len() >= MAX_TUNNELS {
+        if entry.tunnels.len() >= inner.max_tunnels {
             return Err(TunnelRefusal::TooMany);
         }
         if entry.tunnels.contains_key(&open.tunnel) {
@@ -150,9 +187,17 @@ impl Registry {
         }
         let link = Arc::clone(&entry.link);
         let facts = link.facts();
-        let holder = Holder { link: id, identity: facts.identity, instance: facts.instance, owner: entry.owner };
+        let holder = Holder {
+            link: id,
+            identity: facts.identity,
+            instance: facts.instance,
+            owner: entry.owner,
+        };
         let claim = inner.leases.claim(&open.name, holder, open.exclusive, now);
-        let claim = claim.map_err(|_: ClaimRefused| TunnelRefusal::Taken)?;
+        let claim = claim.map_err(|refused| match refused {
+            ClaimRefused::TooMany => TunnelRefusal::TooMany,
+            ClaimRefused::OtherOwner | ClaimRefused::Exclusive => TunnelRefusal::Taken,
+        })?;
         for fenced in claim.fenced {
             inner.fence(fenced, &open.name);
         }
@@ -161,63 +206,95 @@ impl Registry {
             host_header: open.host_header.as_deref().map(Into::into),
             target: open.target.as_str().into(),
         };
-        let tunnel = Tunnel { link, tunnel: open.tunnel, name: open.name.clone(), options };
+        let tunnel = Tunnel {
+            link,
+            tunnel: open.tunnel,
+            name: open.name.clone(),
+            options,
+        };
         let backend = Arc::new(Backend::tunnel(tunnel));
         let id_of_backend = backend.id();
-        inner.pools.entry(open.name.clone()).or_default().backends.push(backend);
+        inner
+            .pools
+            .entry(open.name.clone())
+            .or_default()
+            .backends
+            .push(backend);
         if let Some(entry) = inner.links.get_mut(&id) {
-            entry.tunnels.insert(open.tunnel, (open.name.clone(), id_of_backend));
+            entry
+                .tunnels
+                .insert(open.tunnel, (open.name.clone(), id_of_backend));
         }
         Ok(())
     }
 
     /// Closes one tunnel of a link; its name is free at once.
-    pub fn close_tunnel(&self, id: LinkId, tunnel: TunnelId) -> Option<TunnelName> {
+    pub fn close_tunnel(&self, id: LinkId, tunnel: TunnelId, now: Instant) -> Option<TunnelName> {
         let mut inner = self.write();
         let (name, backend) = inner.links.get_mut(&id)?.tunnels.remove(&tunnel)?;
-        inner.leases.release_name(&name, id);
+        inner.leases.close(id, &name, now);
         inner.remove_backend(&name, backend);
         Some(name)
     }
 
     /// The next backend of a name, round robin, that is not among `tried`.
     #[must_use]
-    pub fn pick(&self, name: &str, tried: &[BackendId]) -> Picked {
+    pub fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
         let inner = self.read();
         let Some(pool) = inner.pools.get(name) else {
-            return if inner.leases.is_held(name) { Picked::Empty } else { Picked::Unknown };
+            return if inner.leases.is_taken(name) {
+                Picked::Empty
+            } else {
+                Picked::Unknown
+            };
         };
         let count = pool.backends.len();
         let first = pool.next.fetch_add(1, Ordering::Relaxed);
         (0..count)
             .map(|step| &pool.backends[first.wrapping_add(step) % count])
             .find(|backend| !tried.contains(&backend.id()))
-            .map_or(Picked::Empty, |backend| Picked::Backend(Arc::clone(backend)))
+            .map_or(Picked::Empty, |backend| {
+                Picked::Backend(Arc::clone(backend))
+            })
     }
 
     /// Whether the backend still serves.
     #[must_use]
     pub fn is_live(&self, backend: &Backend) -> bool {
-        backend.as_tunnel().is_none_or(|tunnel| !tunnel.link.ended().is_cancelled())
+        backend
+            .as_tunnel()
+            .is_none_or(|tunnel| !tunnel.link.ended().is_cancelled())
     }
 
     /// All live links.
     #[must_use]
     pub fn links(&self) -> Vec<Arc<EdgeLink>> {
-        self.read().links.values().map(|entry| Arc::clone(&entry.link)).collect()
+        self.read()
+            .links
+            .values()
+            .map(|entry| Arc::clone(&entry.link))
+            .collect()
     }
 
     /// All live tunnels.
     #[must_use]
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        self.read().pools.values().flat_map(|pool| pool.backends.iter().map(Arc::clone)).collect()
+        self.read()
+            .pools
+            .values()
+            .flat_map(|pool| pool.backends.iter().map(Arc::clone))
+            .collect()
     }
 
     /// Live links from other addresses or processes than this identity's.
     #[must_use]
     pub fn other_agents(&self, identity: &PublicKey) -> usize {
         let inner = self.read();
-        let mut others: Vec<PublicKey> = inner.links.values().map(|entry| entry.link.facts().identity).collect();
+        let mut others: Vec<PublicKey> = inner
+            .links
+            .values()
+            .map(|entry| entry.link.facts().identity)
+            .collect();
         others.sort_unstable();
         others.dedup();
         others.iter().filter(|key| *key != identity).count()
@@ -227,14 +304,37 @@ impl Registry {
     #[must_use]
     pub fn links_of(&self, identity: &PublicKey) -> Vec<Arc<EdgeLink>> {
         let inner = self.read();
-        let of = inner.links.values().filter(|entry| entry.link.facts().identity == *identity);
+        let of = inner
+            .links
+            .values()
+            .filter(|entry| entry.link.facts().identity == *identity);
         of.map(|entry| Arc::clone(&entry.link)).collect()
     }
 
-    /// Links of one address, for its limits.
+    /// What the tunnels of one link have carried.
     #[must_use]
-    pub fn links_from(&self, address: IpAddr) -> usize {
-        self.read().links.values().filter(|entry| entry.link.facts().peer.ip() == address).count()
+    pub fn stats_of(&self, id: LinkId) -> Stats {
+        let inner = self.read();
+        let Some(entry) = inner.links.get(&id) else {
+            return Stats::default();
+        };
+        let mut stats = Stats::default();
+        for (tunnel, (name, backend)) in entry.tunnels.iter().take(MAX_STAT_TUNNELS) {
+            let pool = inner.pools.get(name).map_or(&[][..], |pool| &pool.backends);
+            let Some(backend) = pool.iter().find(|held| held.id() == *backend) else {
+                continue;
+            };
+            let counters = backend.traffic.counters();
+            stats.total.visitors_now += counters.visitors_now;
+            stats.total.visitors_ever += counters.visitors_ever;
+            stats.total.bytes_in += counters.bytes_in;
+            stats.total.bytes_out += counters.bytes_out;
+            stats.tunnels.push(TunnelCounters {
+                tunnel: *tunnel,
+                counters,
+            });
+        }
+        stats
     }
 
     /// Forgets names whose grace time is over.
@@ -256,8 +356,15 @@ impl Inner {
     /// A newer link has taken the name: the older one loses it and, when it
     /// holds nothing else, is told not to dial again.
     fn fence(&mut self, link: LinkId, name: &TunnelName) {
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        let lost: Vec<_> = entry.tunnels.iter().filter(|(_, (held, _))| held == name).map(|(id, (_, backend))| (*id, *backend)).collect();
+        let Some(entry) = self.links.get_mut(&link) else {
+            return;
+        };
+        let lost: Vec<_> = entry
+            .tunnels
+            .iter()
+            .filter(|(_, (held, _))| held == name)
+            .map(|(id, (_, backend))| (*id, *backend))
+            .collect();
         for (tunnel, _) in &lost {
             entry.tunnels.remove(tunnel);
         }

@@ -5,21 +5,12 @@ use std::sync::Arc;
 
 use adit_link::edge::EdgeLink;
 use adit_link_proto::ControlEvent;
-use adit_model::TunnelId;
+use adit_model::{Code, TunnelId};
 use adit_wire::{Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
 
 use crate::admission::Admitted;
 use crate::link::LinkSettings;
 use crate::registry::{Registry, TunnelRefusal};
-
-/// The name belongs to somebody else, or it is exclusive.
-const TAKEN: u16 = 4101;
-/// Too many tunnels, or a number used twice.
-const LIMIT: u16 = 4102;
-/// This edge does not carry that kind of tunnel.
-const KIND: u16 = 4103;
-/// The one-time token allows other names only.
-const SCOPE: u16 = 4104;
 
 /// A live link and what its agent may do.
 pub(crate) struct Context<'a> {
@@ -51,8 +42,8 @@ impl Context<'_> {
         let opened = self.check(open).and_then(|()| {
             let now = tokio::time::Instant::now().into_std();
             self.registry.open_tunnel(self.link.facts().id, open, now).map_err(|refusal| match refusal {
-                TunnelRefusal::Taken => (TAKEN, "the name is taken on this edge".to_owned()),
-                other => (LIMIT, other.to_string()),
+                TunnelRefusal::Taken => (Code::TUNNEL_REFUSED.number, "the name is taken on this edge".to_owned()),
+                other => (Code::TOO_MANY_TUNNELS.number, other.to_string()),
             })
         });
         let link = self.link.facts().id;
@@ -71,18 +62,18 @@ impl Context<'_> {
 
     fn check(&self, open: &OpenTunnel) -> Result<(), (u16, String)> {
         if open.kind != TunnelKind::Http {
-            return Err((KIND, "this edge carries HTTP tunnels only".into()));
+            return Err((Code::TUNNEL_KIND.number, "this edge carries HTTP tunnels only".into()));
         }
         match &self.admitted.scope {
             Some(scope) if *scope != open.name => {
-                Err((SCOPE, format!("the token that admitted this agent allows the name {scope} only")))
+                Err((Code::TUNNEL_REFUSED.number, format!("the token that admitted this agent allows the name {scope} only")))
             }
             _ => Ok(()),
         }
     }
 
     fn close(&self, tunnel: TunnelId) {
-        if let Some(name) = self.registry.close_tunnel(self.link.facts().id, tunnel) {
+        if let Some(name) = self.registry.close_tunnel(self.link.facts().id, tunnel, tokio::time::Instant::now().into_std()) {
             tracing::info!(link = %self.link.facts().id, %name, "tunnel is closed");
             self.answer(tunnel, TunnelState::Closed, None, 0, String::new());
         }

@@ -138,12 +138,15 @@ mod tests {
 
     use super::*;
 
-    /// Data, trailers, and what was left, for input in pieces of given sizes.
+    /// Data, trailers, and what was left.
+    type Decoded = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+    /// What is decoded from input in pieces of given sizes.
     fn decode(
         framing: Framing,
         input: &[u8],
         mut size: impl FnMut() -> usize,
-    ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), BodyError> {
+    ) -> Result<Decoded, BodyError> {
         let mut body = Body::new(framing);
         let (mut data, mut trailers, mut held, mut fed) = (vec![], vec![], vec![], 0);
         loop {
@@ -169,7 +172,10 @@ mod tests {
         }
     }
 
-    const GOOD: &[(&[u8], &[u8], &[u8], &[u8])] = &[
+    /// Input, data, trailers, rest.
+    type Good = (&'static [u8], &'static [u8], &'static [u8], &'static [u8]);
+
+    const GOOD: &[Good] = &[
         (b"0\r\n\r\n", b"", b"", b""),
         (b"3\r\nabc\r\n0\r\n\r\nGET", b"abc", b"", b"GET"),
         (b"00a\r\n0123456789\r\n000\r\n\r\n", b"0123456789", b"", b""),

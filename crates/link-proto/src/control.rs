@@ -378,7 +378,8 @@ impl Control {
         Ok(())
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`. Input that has arrived is to be handled
+    /// first: it may hold the answer whose absence would end the link.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.over {
             return;
@@ -483,3 +484,6 @@ impl std::fmt::Debug for Control {
         f.write_str(if self.over { ", over)" } else { ")" })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,6 +190,21 @@ impl Stream {
         }))
     }
 
+    /// After the other side has ended its direction, waits for it to give the
+    /// stream up all the same. Never ready before, nor on a plain socket.
+    pub fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        if self.inner.sealed.is_none() || !self.flow.fin_received {
+            return Poll::Pending;
+        }
+        if let Err(error) = self.inner.watch(cx) {
+            return Poll::Ready(error);
+        }
+        match self.poll_sealed(cx, |flow, _| flow.done_received) {
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            _ => Poll::Pending,
+        }
+    }
+
     /// Takes frames in until `enough`.
     fn poll_sealed(
         &mut self,

@@ -33,7 +33,9 @@ use crate::random;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The folder cannot be made or listed.
-    #[error("data folder {path}: {source}: make it readable and writable for this user, or name another")]
+    #[error(
+        "data folder {path}: {source}: make it readable and writable for this user, or name another"
+    )]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -57,7 +59,9 @@ pub enum StateError {
         source: io::Error,
     },
     /// A file is not what was once written there.
-    #[error("{path} is damaged ({what}): it was left as it is; put back a copy, or move it away to start anew")]
+    #[error(
+        "{path} is damaged ({what}): it was left as it is; put back a copy, or move it away to start anew"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

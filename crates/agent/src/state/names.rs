@@ -61,7 +61,9 @@ impl DataFolder {
             }
         }
         known.sort_by_key(|(_, on_disk)| on_disk.order);
-        let order = known.last().map_or(0, |(_, last)| last.order.saturating_add(1));
+        let order = known
+            .last()
+            .map_or(0, |(_, last)| last.order.saturating_add(1));
         for (name, _) in known {
             if let Some(file) = try_hold(&self.names().join(name.as_str()))? {
                 return Ok(HeldName { name, file });
@@ -79,8 +81,8 @@ impl DataFolder {
     fn new_name(&self, on_disk: &OnDisk) -> Result<HeldName, StateError> {
         let name = TunnelName::random(random::bytes().map_err(|_| StateError::Random)?);
         let path = self.names().join(name.as_str());
-        let text = serde_json::to_vec(on_disk)
-            .map_err(|_| damaged(&path, "not writable as JSON"))?;
+        let text =
+            serde_json::to_vec(on_disk).map_err(|_| damaged(&path, "not writable as JSON"))?;
         file::write(&path, &text)?;
         let held = try_hold(&path)?;
         let file = held.ok_or_else(|| damaged(&path, "locked by another program"))?;

@@ -82,7 +82,10 @@ fn joining_gives_way_to_the_agents_own_secret() {
     };
     assert_eq!(data.join(&moved).unwrap(), Joining::Known);
     let known = data.edge(&moved.edge).unwrap().unwrap();
-    assert_eq!((known.secret, known.addresses), (Some(own), moved.addresses));
+    assert_eq!(
+        (known.secret, known.addresses),
+        (Some(own), moved.addresses)
+    );
     assert_eq!(data.known_edges().unwrap().len(), 1);
 }
 
@@ -120,7 +123,10 @@ fn damaged_files_are_named_and_left_alone() {
             data.identity().map(|_| ()).unwrap_err()
         };
         assert!(matches!(error, StateError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+        assert!(
+            error.to_string().contains(&*path.to_string_lossy()),
+            "{error}"
+        );
         assert_eq!(fs::read(path).unwrap(), bytes, "left as it was");
     }
     // Its owner can still say that it is to go.
@@ -135,7 +141,9 @@ fn a_name_outlives_its_holder_and_is_held_once() {
     let first = data.hold_name(&edge, "http://localhost:3000").unwrap();
     let second = data.hold_name(&edge, "http://localhost:3000").unwrap();
     let other = data.hold_name(&edge, "http://localhost:4000").unwrap();
-    let elsewhere = data.hold_name(&PublicKey([8; 32]), "http://localhost:3000").unwrap();
+    let elsewhere = data
+        .hold_name(&PublicKey([8; 32]), "http://localhost:3000")
+        .unwrap();
     let names: BTreeSet<_> = [&first, &second, &other, &elsewhere]
         .map(|held| held.name().clone())
         .into();
@@ -146,7 +154,11 @@ fn a_name_outlives_its_holder_and_is_held_once() {
     drop((first, second));
     let again = data.hold_name(&edge, "http://localhost:3000").unwrap();
     let beside = data.hold_name(&edge, "http://localhost:3000").unwrap();
-    assert_eq!((again.name(), beside.name()), (&a, &b), "the same, in order");
+    assert_eq!(
+        (again.name(), beside.name()),
+        (&a, &b),
+        "the same, in order"
+    );
 }
 
 #[test]
@@ -255,7 +267,8 @@ fn a_kill_between_write_and_rename_changes_nothing() {
     assert_eq!(known.join, Some(join_string()));
     assert_eq!(data.known_edges().unwrap().len(), 1);
     let own = Psk::from_random([3; 32]);
-    data.save_secret(&known.edge, &known.addresses, &own).unwrap();
+    data.save_secret(&known.edge, &known.addresses, &own)
+        .unwrap();
     assert_eq!(entries(), 1, "the next write clears what was left");
     assert_eq!(data.joined().unwrap().unwrap().secret, Some(own));
 }

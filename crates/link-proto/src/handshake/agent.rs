@@ -84,6 +84,7 @@ impl AgentHandshake {
     /// # Errors
     /// [`HandshakeError::Key`] when the ephemeral key is refused.
     #[expect(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    #[expect(clippy::needless_pass_by_value, reason = "fresh bytes are used once")]
     pub fn start(
         keys: &PskKeys,
         edge: PublicKey,

@@ -96,6 +96,7 @@ impl EdgeHandshake {
     /// # Errors
     /// [`HandshakeError::NoCommonVersion`], [`HandshakeError::NoCommonSuite`],
     /// [`HandshakeError::Key`] for a weak share.
+    #[expect(clippy::needless_pass_by_value, reason = "fresh bytes are used once")]
     pub fn start(
         proved: &ProvedLink,
         keys: &PskKeys,

@@ -1,0 +1,70 @@
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::http::{Door, Seen, head};
+use crate::origin::LARGE;
+
+/// A visitor reads in pieces of this size.
+const BUFFER: usize = 256 << 10;
+/// How long past its end the last download may take.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// `streams` visitors that download one large answer after the other, each on
+/// its one connection, and finish the one they are at when the time is up.
+pub(crate) async fn download(door: &Door, streams: usize, length: Duration) -> Seen {
+    let begun = Instant::now();
+    let until = begun + length;
+    let mut set = JoinSet::new();
+    for _ in 0..streams {
+        let door = door.clone();
+        set.spawn(async move {
+            let mut seen = Seen::default();
+            let life = one(&door, until, &mut seen);
+            let fine = matches!(timeout_at(until + GRACE, life).await, Ok(Ok(())));
+            seen.errors += u64::from(!fine);
+            seen
+        });
+    }
+    let mut seen = Seen::default();
+    while let Some(done) = set.join_next().await {
+        match done {
+            Ok(one) => seen.add(one),
+            Err(_) => seen.errors += 1,
+        }
+    }
+    seen.seconds = begun.elapsed().as_secs_f64();
+    seen
+}
+
+async fn one(door: &Door, until: Instant, seen: &mut Seen) -> io::Result<()> {
+    let mut stream = TcpStream::connect(door.address).await?;
+    stream.set_nodelay(true)?;
+    let request = format!("GET /large HTTP/1.1\r\nHost: {}\r\n\r\n", door.host);
+    let mut buffer = vec![0; BUFFER];
+    while Instant::now() < until {
+        stream.write_all(request.as_bytes()).await?;
+        let (have, body) = head(&mut stream, &mut buffer).await?;
+        if body.length != LARGE {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the length of the answer",
+            ));
+        }
+        let mut rest = LARGE + body.begins - have;
+        while rest > 0 {
+            let most = rest.min(buffer.len());
+            match stream.read(&mut buffer[..most]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => rest -= n,
+            }
+        }
+        seen.answers += 1;
+        seen.bytes += LARGE as u64;
+    }
+    Ok(())
+}

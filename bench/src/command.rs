@@ -1,0 +1,120 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures Adit beside its peers and prints the table.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+pub(crate) struct Command {
+    /// Rounds; each figure is the median of them
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Length of each load in seconds
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Loads to run
+    #[arg(long, value_delimiter = ',', default_values_t = Load::ALL)]
+    pub(crate) loads: Vec<Load>,
+    /// Subjects to run
+    #[arg(long, value_delimiter = ',', default_values_t = Name::DEFAULT)]
+    pub(crate) subjects: Vec<Name>,
+    /// The adit program to measure [default: built from this workspace]
+    #[arg(long)]
+    pub(crate) adit: Option<PathBuf>,
+    /// Leave out peers that are not installed instead of installing them
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// Print what a subject's processes say, kept in this folder
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+impl Command {
+    /// Length of each load.
+    pub(crate) fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.clamp(0.1, 600.0))
+    }
+}
+
+/// One kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Load {
+    /// 64 connections, one request after the other, answers of 1 KiB
+    Keepalive,
+    /// 64 visitors at a time, each on a new connection for its one request
+    New,
+    /// One download after the other on one connection
+    Bulk1,
+    /// The same on eight connections
+    Bulk8,
+    /// Keep-alive on 16 connections: a tenth of the next
+    Conns16,
+    /// Keep-alive on 160 connections
+    Conns160,
+    /// Keep-alive on 1,600 connections
+    Conns1600,
+}
+
+impl Load {
+    /// The loads of a run that names none.
+    const ALL: [Self; 4] = [Self::Keepalive, Self::New, Self::Bulk1, Self::Bulk8];
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Name {
+    /// No tunnel: what the machine and the origin can do
+    Direct,
+    /// Adit, encrypted, limits off
+    Adit,
+    /// Adit with its limits, deadlines and access log at their defaults
+    AditDefault,
+    /// rathole, unencrypted
+    Rathole,
+    /// rathole over Noise
+    RatholeNoise,
+    /// bore, unencrypted
+    Bore,
+    /// OpenSSH, ssh -R
+    Ssh,
+}
+
+impl Name {
+    /// The subjects of a run that names none.
+    const DEFAULT: [Self; 6] = [
+        Self::Direct,
+        Self::Adit,
+        Self::Rathole,
+        Self::RatholeNoise,
+        Self::Bore,
+        Self::Ssh,
+    ];
+
+    /// How the table calls it.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Direct => "direct (no tunnel)",
+            Self::Adit => "**adit** (AES-256-GCM)",
+            Self::AditDefault => "adit, default limits and access log",
+            Self::Rathole => "rathole, plain",
+            Self::RatholeNoise => "rathole, Noise",
+            Self::Bore => "bore, plain",
+            Self::Ssh => "OpenSSH -R (aes128-gcm)",
+        }
+    }
+}
+
+macro_rules! display_as_argument {
+    ($($kind:ty),+) => {$(
+        impl std::fmt::Display for $kind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self.to_possible_value() {
+                    Some(value) => f.write_str(value.get_name()),
+                    None => Ok(()),
+                }
+            }
+        }
+    )+};
+}
+display_as_argument!(Load, Name);

@@ -1,0 +1,74 @@
+use std::fs;
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use crate::error::BenchError;
+use crate::locate;
+use crate::process::Running;
+use crate::workshop::{Workshop, fill, free};
+
+/// Bytes of the small answer.
+pub(crate) const SMALL: usize = 1024;
+/// Bytes of the large answer: a download ends soon after its time is up even
+/// in a slow subject.
+pub(crate) const LARGE: usize = 64 << 20;
+
+/// The one nginx that all subjects lead to.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    process: Running,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Origin {
+    /// Writes its files and waits until it listens.
+    pub(crate) async fn start(workshop: &Workshop) -> Result<Self, BenchError> {
+        let nginx = locate::system("nginx", "nginx-light")?;
+        let dir = workshop.folder("origin")?;
+        let www = workshop.folder("origin/www")?;
+        for (name, size) in [("small", SMALL), ("large", LARGE)] {
+            let path = www.join(name);
+            fs::write(&path, noise(size))
+                .map_err(BenchError::io(format!("write {}", path.display())))?;
+        }
+        let address = free()?;
+        let template = include_str!("../peers/nginx.conf");
+        let values: [(&str, &dyn std::fmt::Display); 2] =
+            [("dir", &dir.display()), ("origin", &address)];
+        let file = fill(&dir, "nginx.conf", template, &values)?;
+        let arguments = [
+            "-p",
+            &dir.display().to_string(),
+            "-c",
+            &file.display().to_string(),
+        ];
+        let mut process = Running::start(&nginx, &arguments, &dir, "nginx")?;
+        process
+            .until("listening", async || {
+                TcpStream::connect(address).await.is_ok()
+            })
+            .await?;
+        Ok(Self { process, address })
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(self) {
+        self.process.stop().await;
+    }
+}
+
+/// Bytes that do not compress, the same in every run.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}

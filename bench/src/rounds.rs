@@ -1,0 +1,87 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::bulk;
+use crate::command::{Command, Load, Name};
+use crate::error::BenchError;
+use crate::http::{self, Seen};
+use crate::origin::Origin;
+use crate::report::{Figure, Report};
+use crate::subject::{Programs, Subject};
+use crate::workshop::Workshop;
+
+/// Before each load: long enough for pools to fill.
+const WARM: Duration = Duration::from_millis(500);
+
+/// Runs what the command asks for.
+pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
+    let workshop = Workshop::open(command.keep.as_deref())?;
+    let mut missing = Vec::new();
+    let mut programs = Programs::default();
+    let mut names = Vec::new();
+    for &name in &command.subjects {
+        match programs.need(name, command).await {
+            Ok(()) => names.push(name),
+            Err(why) => missing.push((name, why.to_string())),
+        }
+    }
+    let origin = Origin::start(&workshop).await?;
+    let mut figures: BTreeMap<(Load, Name), Vec<Figure>> = BTreeMap::new();
+    for round in 0..command.rounds {
+        for turn in 0..names.len() {
+            let Some(&name) = names.get((turn + round) % names.len()) else {
+                continue;
+            };
+            eprintln!("bench: round {} of {}, {name}", round + 1, command.rounds);
+            let subject = match Subject::start(name, &programs, &workshop, origin.address).await {
+                Ok(subject) => subject,
+                Err(why) => {
+                    missing.push((name, why.to_string()));
+                    continue;
+                }
+            };
+            for &load in &command.loads {
+                let figure = measure(&subject, load, command.length()).await;
+                figures.entry((load, name)).or_default().push(figure);
+            }
+            subject.stop().await;
+        }
+    }
+    origin.stop().await;
+    Ok(Report {
+        figures,
+        missing,
+        rounds: command.rounds,
+        length: command.length(),
+    })
+}
+
+async fn measure(subject: &Subject, load: Load, length: Duration) -> Figure {
+    carry(subject, load, WARM).await;
+    let before = subject.cpu_seconds();
+    let mut seen = carry(subject, load, length).await;
+    let cpu = subject.cpu_seconds() - before;
+    Figure {
+        answers: seen.answers,
+        errors: seen.errors,
+        bytes: seen.bytes,
+        seconds: seen.seconds,
+        cpu,
+        p50: seen.percentile(0.5),
+        p99: seen.percentile(0.99),
+        resident: subject.resident(),
+    }
+}
+
+async fn carry(subject: &Subject, load: Load, length: Duration) -> Seen {
+    let door = &subject.door;
+    match load {
+        Load::Keepalive => http::keepalive(door, 64, length).await,
+        Load::New => http::fresh(door, 64, length).await,
+        Load::Bulk1 => bulk::download(door, 1, length).await,
+        Load::Bulk8 => bulk::download(door, 8, length).await,
+        Load::Conns16 => http::keepalive(door, 16, length).await,
+        Load::Conns160 => http::keepalive(door, 160, length).await,
+        Load::Conns1600 => http::keepalive(door, 1600, length).await,
+    }
+}

@@ -1,0 +1,71 @@
+use std::fmt::Display;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use super::Programs;
+use crate::error::BenchError;
+use crate::process::Running;
+use crate::workshop::{fill, free};
+
+/// How much of its protection stays on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Settings {
+    /// No limits and no access log, as the peers have none.
+    Free,
+    /// As shipped.
+    Default,
+}
+
+pub(super) async fn start(
+    programs: &Programs,
+    dir: &Path,
+    origin: SocketAddr,
+    settings: Settings,
+) -> Result<(Vec<Running>, SocketAddr), BenchError> {
+    let program = programs.get("adit")?;
+    let (link, door, api) = (free()?, free()?, free()?);
+    let server = match settings {
+        Settings::Free => include_str!("../../peers/adit-server.toml"),
+        Settings::Default => include_str!("../../peers/adit-server-default.toml"),
+    };
+    let client = include_str!("../../peers/adit-client.toml");
+    let values: [(&str, &dyn Display); 5] = [
+        ("dir", &dir.display()),
+        ("link", &link),
+        ("door", &door),
+        ("api", &api),
+        ("origin", &origin),
+    ];
+    let server = fill(dir, "server.toml", server, &values)?;
+    let client = fill(dir, "client.toml", client, &values)?;
+    let arguments = ["server".as_ref(), "--config".as_ref(), server.as_os_str()];
+    let mut edge = Running::start(program, &arguments, dir, "server")?;
+    edge.until("listening", async || TcpStream::connect(door).await.is_ok())
+        .await?;
+    fs::write(dir.join("join"), join_string(program, &server).await?)
+        .map_err(BenchError::io("write the join string"))?;
+    let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
+    let agent = Running::start(program, &arguments, dir, "client")?;
+    Ok((vec![agent, edge], door))
+}
+
+async fn join_string(program: &Path, config: &Path) -> Result<String, BenchError> {
+    let output = Command::new(program)
+        .args(["server".as_ref(), "--config".as_ref(), config.as_os_str()])
+        .arg("--print-join")
+        .output()
+        .await
+        .map_err(BenchError::io("run adit server --print-join"))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && text.starts_with("adit1") {
+        return Ok(text);
+    }
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(BenchError::Failed(format!(
+        "adit server --print-join: {why}"
+    )))
+}

@@ -1,0 +1,146 @@
+//! The subjects: each is started for its turn, and ended after it.
+
+mod adit;
+mod bore;
+mod rathole;
+mod ssh;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Command, Name};
+use crate::error::BenchError;
+use crate::http::{Door, keepalive};
+use crate::locate;
+use crate::process::{Running, Table, resident};
+use crate::workshop::Workshop;
+
+/// The host name by which Adit knows the service; the others ignore it.
+const HOST: &str = "app.localhost";
+
+/// The programs that a run needs.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    found: HashMap<&'static str, PathBuf>,
+}
+
+impl Programs {
+    /// Finds or installs what `name` needs.
+    pub(crate) async fn need(&mut self, name: Name, command: &Command) -> Result<(), BenchError> {
+        let install = !command.no_install;
+        match name {
+            Name::Direct => {}
+            Name::Adit | Name::AditDefault => {
+                if !self.found.contains_key("adit") {
+                    self.found
+                        .insert("adit", locate::adit(command.adit.as_deref()).await?);
+                }
+            }
+            Name::Rathole | Name::RatholeNoise => {
+                let found = locate::peer("rathole", &rathole::INSTALL, install).await?;
+                self.found.insert("rathole", found);
+            }
+            Name::Bore => {
+                let found = locate::peer("bore", &bore::INSTALL, install).await?;
+                self.found.insert("bore", found);
+            }
+            Name::Ssh => {
+                for (program, package) in ssh::PROGRAMS {
+                    self.found
+                        .insert(program, locate::system(program, package)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, program: &'static str) -> Result<&Path, BenchError> {
+        self.found
+            .get(program)
+            .map(PathBuf::as_path)
+            .ok_or_else(|| BenchError::Missing {
+                program,
+                how: "it was not looked for".into(),
+            })
+    }
+}
+
+/// A subject that carries requests.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    /// In the order in which they are ended: the agent's side first.
+    processes: Vec<Running>,
+    /// Where its visitors go.
+    pub(crate) door: Door,
+}
+
+impl Subject {
+    /// Starts it and waits until a request passes.
+    pub(crate) async fn start(
+        name: Name,
+        programs: &Programs,
+        workshop: &Workshop,
+        origin: SocketAddr,
+    ) -> Result<Self, BenchError> {
+        let dir = workshop.folder(&name.to_string())?;
+        let (mut processes, address) = match name {
+            Name::Direct => (Vec::new(), origin),
+            Name::Adit => adit::start(programs, &dir, origin, adit::Settings::Free).await?,
+            Name::AditDefault => {
+                adit::start(programs, &dir, origin, adit::Settings::Default).await?
+            }
+            Name::Rathole => {
+                rathole::start(programs, &dir, origin, rathole::Transport::Plain).await?
+            }
+            Name::RatholeNoise => {
+                rathole::start(programs, &dir, origin, rathole::Transport::Noise).await?
+            }
+            Name::Bore => bore::start(programs, &dir, origin).await?,
+            Name::Ssh => ssh::start(programs, &dir, origin).await?,
+        };
+        let door = Door {
+            address,
+            host: HOST.to_owned(),
+        };
+        if let Some(process) = processes.first_mut() {
+            process
+                .until("a request through the tunnel", async || {
+                    let seen = keepalive(&door, 1, std::time::Duration::from_millis(20)).await;
+                    seen.answers > 0 && seen.errors == 0
+                })
+                .await?;
+        }
+        Ok(Self { processes, door })
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        self.processes.iter().filter_map(Running::id).collect()
+    }
+
+    /// CPU seconds of its processes so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let ids = self.ids();
+        if ids.is_empty() {
+            0.0
+        } else {
+            Table::read().cpu_seconds(&ids)
+        }
+    }
+
+    /// Resident memory of its processes together, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        Table::read()
+            .family(&self.ids())
+            .into_iter()
+            .filter_map(resident)
+            .sum()
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(self) {
+        for process in self.processes {
+            process.stop().await;
+        }
+    }
+}

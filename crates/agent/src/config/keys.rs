@@ -1,0 +1,146 @@
+//! The declaration of `client.toml`: every key with its kind, default and
+//! help. The parser, `adit config schema` and `docs/configuration.md` follow
+//! from it.
+
+use adit_config::{
+    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Number, Parsed, SecretText, SectionSpec,
+    Spec,
+};
+use adit_model::TunnelName;
+
+use crate::target::{HostHeader, Target, TargetError};
+
+/// The whole file.
+pub static SPEC: Spec = Spec {
+    title: "client.toml",
+    help: "What `adit client --config client.toml` reads: one agent, any number of tunnels.",
+    sections: &[&AGENT, &TUNNEL, &LOG],
+};
+
+/// `[agent]`.
+pub static AGENT: SectionSpec = SectionSpec {
+    name: "agent",
+    repeated: false,
+    help: "The agent itself.",
+    keys: &[&EDGE, &DATA, &PIN, &WORKERS, &DRAIN],
+};
+
+pub(super) static EDGE: Key<SecretText> = Key::optional(
+    "edge",
+    SecretText,
+    "The join string (`adit1…`) that the edge prints. Default: the edge that `adit join` remembered.",
+);
+pub(super) static DATA: Key<Folder> = Key::optional(
+    "data",
+    Folder,
+    "Folder of identity, edges and names, made when absent. Default: `adit/agent` in the user's data folder.",
+);
+pub(super) static PIN: Key<SecretText> = Key::optional(
+    "pin",
+    SecretText,
+    "The PIN on the edge's terminal, read only when the edge wants it. Default: asked for at the terminal.",
+);
+
+pub(super) static WORKERS: Key<Number> = Key::or(
+    "workers",
+    Number::new(0, 1024).zero("one for each core"),
+    "0",
+    "Threads that carry visitors' streams.",
+);
+pub(super) static DRAIN: Key<Number> = Key::or(
+    "drain_seconds",
+    Number::new(0, 3600).of("seconds"),
+    "10",
+    "How long open streams may go on after SIGTERM.",
+);
+
+/// `[[tunnel]]`.
+pub static TUNNEL: SectionSpec = SectionSpec {
+    name: "tunnel",
+    repeated: true,
+    help: "One private service that is published.",
+    keys: &[
+        &NAME,
+        &KIND,
+        &TARGET,
+        &HOST_HEADER,
+        &INSECURE,
+        &AUTH,
+        &EXCLUSIVE,
+    ],
+};
+
+pub(super) static NAME: Key<Parsed<TunnelName>> = Key::optional(
+    "name",
+    Parsed {
+        wanted: "a name",
+        example: "app",
+        parse: |text| TunnelName::parse(text).map_err(|why| why.to_string()),
+    },
+    "First label of the public host name. Default: a random one, remembered for the target.",
+);
+pub(super) static KIND: Key<Choice<()>> = Key::or(
+    "kind",
+    Choice(&[("http", ())]),
+    "\"http\"",
+    "What the tunnel carries.",
+);
+pub(super) static TARGET: Key<Parsed<Target>> = Key::required(
+    "target",
+    Parsed {
+        wanted: "a service's port, host:port or URL",
+        example: "127.0.0.1:3000",
+        parse: |text| text.parse().map_err(|why: TargetError| reason(&why)),
+    },
+    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`.",
+);
+pub(super) static HOST_HEADER: Key<Parsed<HostHeader>> = Key::optional(
+    "host_header",
+    Parsed {
+        wanted: "a host name, perhaps with a port",
+        example: "localhost:3000",
+        parse: |text| text.parse().map_err(|_| String::new()),
+    },
+    "The `Host` that the service is shown instead of the visitor's.",
+);
+pub(super) static INSECURE: Key<Flag> = Key::or(
+    "insecure_target",
+    Flag,
+    "false",
+    "With an `https://` target: its certificate goes unchecked (self-signed, on your own network).",
+);
+pub(super) static AUTH: Key<SecretText> = Key::optional(
+    "auth",
+    SecretText,
+    "`user:password` that visitors must give to the edge; it is hashed before it leaves the agent.",
+);
+pub(super) static EXCLUSIVE: Key<Flag> = Key::or(
+    "exclusive",
+    Flag,
+    "false",
+    "Whether no other agent may share the name.",
+);
+
+/// `[log]`.
+pub static LOG: SectionSpec = SectionSpec {
+    name: "log",
+    repeated: false,
+    help: "The log, on stderr.",
+    keys: &[&LOG_FORMAT, &LOG_LEVEL],
+};
+
+/// What a refused target says beyond what the key wants.
+fn reason(why: &TargetError) -> String {
+    match why {
+        TargetError::Empty | TargetError::NotATarget(_) => String::new(),
+        TargetError::Scheme(scheme) => format!("the scheme `{scheme}` is not known"),
+        TargetError::Port(_) => "a port is a number from 1 to 65535".to_owned(),
+        TargetError::Host(host) => format!("`{host}` is not a host name"),
+        TargetError::MoreThanAPlace(_) => {
+            "it has a path, a query or a user name, and requests bring their own".to_owned()
+        }
+        TargetError::SocketPath | TargetError::NoUnixSockets | TargetError::TooLong => {
+            why.to_string()
+        }
+    }
+}

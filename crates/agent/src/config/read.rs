@@ -1,0 +1,168 @@
+//! From the declared keys to an [`AgentConfig`], and what no single key can
+//! know.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use adit_config::{
+    Document, Input, LOG_FORMAT, LOG_LEVEL, Mistakes, Place, SecretRef, Section, default_data,
+};
+use adit_model::{Code, JoinError, JoinString, Pin, TunnelName};
+
+use super::{Agent, AgentConfig, Log, keys};
+use crate::settings::{Login, TunnelSettings};
+
+pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
+    let document = Document::read(&keys::SPEC, input);
+    // Each part reports its own mistakes before any of them ends the whole.
+    let agent = own(&document);
+    let tunnels = tunnels(&document);
+    let log = log(&document.section(&keys::LOG));
+    let config = (|| {
+        Some(AgentConfig {
+            agent: agent?,
+            tunnels: tunnels?,
+            log: log?,
+        })
+    })();
+    document.finish(config)
+}
+
+fn own(document: &Document<'_>) -> Option<Agent> {
+    let section = document.section(&keys::AGENT);
+    let edge = edge(document, &section);
+    let pin = pin(document, &section);
+    let data = match section.given(&keys::DATA) {
+        Some(given) => Some(document.path(&given.value, &given.place)),
+        None if section.is_given("data") => None,
+        None => default_data(&|name| document.variable(name), "agent").or_else(|| {
+            let sentence = "no data folder: neither `data` nor HOME is set";
+            let help = Some("set data = \"/var/lib/adit-agent\" under [agent]");
+            section.complain(Code::CONFIG_MISSING, "data", sentence, help);
+            None
+        }),
+    };
+    Some(Agent {
+        edge: edge?,
+        data: data?,
+        pin: pin?,
+        workers: number(&section, &keys::WORKERS)? as usize,
+        drain: Duration::from_secs(u64::from(number(&section, &keys::DRAIN)?)),
+    })
+}
+
+/// The outer `None`: a mistake was recorded.
+fn edge(document: &Document<'_>, section: &Section<'_>) -> Option<Option<JoinString>> {
+    let Some(given) = section.given(&keys::EDGE) else {
+        return (!section.is_given("edge")).then_some(None);
+    };
+    let text = document.reveal("edge", &given)?;
+    match text.parse::<JoinString>() {
+        Ok(join) => Some(Some(join)),
+        Err(why) => {
+            let (code, help) = match why {
+                JoinError::Newer => (Code::JOIN_NEWER, "update this program"),
+                _ => (
+                    Code::JOIN_DAMAGED,
+                    "copy it whole from the edge: adit server --print-join",
+                ),
+            };
+            let sentence = format!("`edge` is refused: {why}");
+            document.complain(code, &given.place, &sentence, Some(help));
+            None
+        }
+    }
+}
+
+/// The outer `None`: a mistake was recorded.
+fn pin(document: &Document<'_>, section: &Section<'_>) -> Option<Option<SecretRef>> {
+    let Some(given) = section.given(&keys::PIN) else {
+        return (!section.is_given("pin")).then_some(None);
+    };
+    if let SecretRef::Literal(text) = &given.value
+        && let Err(why) = Pin::parse(text)
+    {
+        let sentence = format!("`pin` is refused: {why}");
+        let help = Some("print it on the edge: adit server --print-pin");
+        document.complain(Code::BAD_PIN, &given.place, &sentence, help);
+        return None;
+    }
+    Some(Some(document.settled(&given)))
+}
+
+/// `None` when one of them is wrong.
+fn tunnels(document: &Document<'_>) -> Option<Vec<TunnelSettings>> {
+    let mut seen: HashMap<TunnelName, Place> = HashMap::new();
+    let mut tunnels = Some(Vec::new());
+    for section in document.sections(&keys::TUNNEL) {
+        let name = section.get(&keys::NAME);
+        if let Some(name) = &name {
+            if let Some(first) = seen.get(name) {
+                let line = document.line_of(first).unwrap_or_default();
+                let sentence = format!("the tunnel `{name}` stands twice, first in line {line}");
+                let help = Some("give one of both another name");
+                section.complain(Code::CONFIG_DUPLICATE, "name", &sentence, help);
+            } else {
+                seen.insert(name.clone(), section.place_of("name"));
+            }
+        }
+        match (&mut tunnels, tunnel(document, &section, name)) {
+            (Some(all), Some(tunnel)) => all.push(tunnel),
+            (all, _) => *all = None,
+        }
+    }
+    tunnels
+}
+
+fn tunnel(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    name: Option<TunnelName>,
+) -> Option<TunnelSettings> {
+    let auth = login(document, section);
+    let target = section.get(&keys::TARGET);
+    let insecure = section.get(&keys::INSECURE);
+    if let (Some(target), Some(true)) = (&target, insecure)
+        && !target.is_tls()
+    {
+        let sentence = "`insecure_target` has a meaning for https:// targets only";
+        let help = Some("remove it, or write https:// before the target");
+        section.complain(Code::CONFIG_CONFLICT, "insecure_target", sentence, help);
+    }
+    section.get(&keys::KIND)?;
+    Some(TunnelSettings {
+        name,
+        target: target?,
+        host_header: section.get(&keys::HOST_HEADER),
+        insecure_target: insecure?,
+        auth: auth?,
+        exclusive: section.get(&keys::EXCLUSIVE)?,
+    })
+}
+
+/// The outer `None`: a mistake was recorded.
+fn login(document: &Document<'_>, section: &Section<'_>) -> Option<Option<Login>> {
+    let Some(given) = section.given(&keys::AUTH) else {
+        return (!section.is_given("auth")).then_some(None);
+    };
+    let text = document.reveal("auth", &given)?;
+    match Login::parse(&text) {
+        Ok(login) => Some(Some(login)),
+        Err(why) => {
+            let sentence = format!("`auth` is refused: {why}");
+            document.complain(Code::BAD_AUTH, &given.place, &sentence, None);
+            None
+        }
+    }
+}
+
+fn number(section: &Section<'_>, key: &Key<Number>) -> Option<u32> {
+    section.get(key)
+}
+
+fn log(section: &Section<'_>) -> Option<Log> {
+    Some(Log {
+        format: section.get(&LOG_FORMAT)?,
+        level: section.get(&LOG_LEVEL)?,
+    })
+}

@@ -1,0 +1,288 @@
+//! The map: door -> stage -> stage. The only file that wires.
+//!
+//! ```text
+//! link door  -> link::serve      -> admission -> registry
+//! HTTP door  -> http::serve      -> routes -> registry -> backend stream
+//! API door   -> api::serve       -> metrics
+//! control    -> control::serve   -> admission, registry
+//! ```
+//!
+//! Each door has a listener on each worker; what looks after the whole process
+//! (API, control socket, clocks, pools) runs on the caller's runtime.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use adit_link::Counters;
+use adit_link::tasks::Tasks;
+use adit_link::workers::{Workers, default_count};
+use adit_model::{Code, Credential, JoinString, Pin, PublicKey};
+use adit_wire::{Drain, Message};
+
+use crate::admission::Admission;
+use crate::config::EdgeConfig;
+use crate::http::HttpDoor;
+use crate::limits::{Limits, UnprovedSockets};
+use crate::link::{LinkDoor, LinkSettings};
+use crate::listen;
+use crate::metrics::{Door, Metrics, Phase};
+use crate::registry::Registry;
+use crate::state::{StateError, Store};
+use crate::{api, assemble, control, keep};
+
+/// After the drain what is still open is cut; this long for that.
+const CUT_TIME: Duration = Duration::from_secs(2);
+
+/// Why an edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A door's address cannot be bound.
+    #[error("the {door} door cannot listen on {address}: {error}")]
+    Bind {
+        /// Which door.
+        door: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The data folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Threads, event queues or random bytes.
+    #[error("the system gave no worker: {0}")]
+    Worker(io::Error),
+    /// The control socket.
+    #[error("the control socket in the data folder cannot be opened: {0}")]
+    Control(io::Error),
+}
+
+impl StartError {
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Bind { error, .. } => match error.kind() {
+                io::ErrorKind::AddrInUse => Code::PORT_IN_USE,
+                io::ErrorKind::PermissionDenied => Code::PORT_FORBIDDEN,
+                io::ErrorKind::AddrNotAvailable => Code::ADDRESS_ABSENT,
+                _ => Code::DOOR_FAILED,
+            },
+            Self::State(error) => error.code(),
+            Self::Worker(_) => Code::RUNTIME_FAILED,
+            Self::Control(_) => Code::DATA_UNREADABLE,
+        }
+    }
+}
+
+/// What an edge says about itself when its doors are open.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The HTTP door.
+    pub http: SocketAddr,
+    /// The link door.
+    pub link: SocketAddr,
+    /// The API door, unless it is switched off.
+    pub api: Option<SocketAddr>,
+    /// The edge's identity.
+    pub fingerprint: PublicKey,
+    /// What lets an agent join.
+    pub join: JoinString,
+    /// What a new agent must give besides, where policy wants one.
+    pub pin: Option<Pin>,
+    /// Where visitors find a tunnel, `{name}` in it.
+    pub url_pattern: String,
+}
+
+/// A running edge.
+pub struct Edge {
+    facts: Facts,
+    drain: Duration,
+    doors: Tasks,
+    streams: Tasks,
+    links: Tasks,
+    keepers: Tasks,
+    registry: Arc<Registry>,
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
+    /// Dropped last: it ends the threads.
+    workers: Workers,
+}
+
+/// The listeners of all doors, bound before anything is served.
+struct Bound {
+    http: Vec<std::net::TcpListener>,
+    link: Vec<std::net::TcpListener>,
+    api: Option<std::net::TcpListener>,
+}
+
+impl Bound {
+    fn open(config: &EdgeConfig, workers: usize) -> Result<Self, StartError> {
+        let doors = &config.doors;
+        let api = doors.api.map(|address| bind("API", address, 1)).transpose()?;
+        Ok(Self {
+            http: bind("HTTP", doors.http, workers)?,
+            link: bind("link", doors.link, workers)?,
+            api: api.and_then(|mut listeners| listeners.pop()),
+        })
+    }
+}
+
+fn bind(door: &'static str, address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
+    listen::bind(address, count).map_err(|error| StartError::Bind { door, address, error })
+}
+
+fn local(door: &'static str, listeners: &[std::net::TcpListener], address: SocketAddr) -> Result<SocketAddr, StartError> {
+    let first = listeners.first().ok_or(io::ErrorKind::NotFound.into());
+    first.and_then(std::net::TcpListener::local_addr).map_err(|error| StartError::Bind { door, address, error })
+}
+
+impl Edge {
+    /// Opens the data folder and every door.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left open or half-written.
+    pub async fn start(config: EdgeConfig) -> Result<Self, StartError> {
+        let count = config.server.workers.map_or_else(default_count, usize::from);
+        let (store, seen) = Store::open(&config.server.data, config.admission.secret.clone())?;
+        let bound = Bound::open(&config, count)?;
+        let http = local("HTTP", &bound.http, config.doors.http)?;
+        let link = local("link", &bound.link, config.doors.link)?;
+        let api_at = bound.api.as_ref().map(std::net::TcpListener::local_addr);
+        let api_at = api_at.transpose().map_err(StartError::Worker)?;
+        let parts = assemble::parts(&config, Arc::new(store), seen, http, link, count)?;
+        let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
+        let edge = Self {
+            facts: parts.facts(http, link, api_at),
+            drain: config.server.drain,
+            doors: Tasks::new(),
+            streams: Tasks::new(),
+            links: Tasks::new(),
+            keepers: Tasks::new(),
+            registry: Arc::clone(&parts.registry),
+            admission: Arc::clone(&parts.admission),
+            metrics: Arc::clone(&parts.metrics),
+            counters: Arc::clone(&parts.counters),
+            workers,
+        };
+        edge.open_doors(bound, parts).await?;
+        edge.metrics.set_phase(Phase::Ready);
+        Ok(edge)
+    }
+
+    async fn open_doors(&self, bound: Bound, parts: assemble::Parts) -> Result<(), StartError> {
+        control::listen(&self.keepers, Arc::clone(&parts.control)).map_err(StartError::Control)?;
+        for (listener, worker) in bound.http.into_iter().zip(self.workers.handles()) {
+            let (door, streams, doors) = (Arc::clone(&parts.http), self.streams.clone(), self.doors.clone());
+            self.doors.spawn_on(worker, async move { run_http(listener, door, &doors, streams).await });
+        }
+        for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
+            let (door, links, doors) = (Arc::clone(&parts.link), self.links.clone(), self.doors.clone());
+            self.doors.spawn_on(worker, async move { run_link(listener, door, &doors, links).await });
+            self.keepers.spawn_on(worker, keep::pools(Arc::clone(&parts.registry), self.keepers.stopping().clone()));
+        }
+        if let Some(listener) = bound.api {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
+            let stop = self.keepers.stopping().clone();
+            self.keepers.spawn(async move {
+                if let Err(error) = api::serve(listener, parts.api, stop).await {
+                    tracing::error!(%error, "the API door has closed");
+                }
+            });
+        }
+        self.keepers.spawn(keep::house(self.registry.clone(), self.admission.clone(), self.keepers.stopping().clone()));
+        self.keepers.spawn(keep::counters(self.metrics.clone(), self.counters.clone(), self.registry.clone(), self.keepers.stopping().clone()));
+        Ok(())
+    }
+
+    /// What the edge says about itself.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The PIN of this moment, where policy wants one.
+    #[must_use]
+    pub fn pin(&self) -> Option<Pin> {
+        self.admission.current_pin()
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Tasks that are alive, for tests that count them.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.doors.len() + self.streams.len() + self.links.len() + self.keepers.len()
+    }
+
+    /// Closes the doors, lets requests end within the drain time, tells the
+    /// agents, and stops everything. False when streams had to be cut.
+    pub async fn stop(self) -> bool {
+        self.metrics.set_phase(Phase::Draining);
+        self.doors.close(CUT_TIME).await;
+        let seconds = u32::try_from(self.drain.as_secs()).unwrap_or(u32::MAX);
+        for link in self.registry.links() {
+            link.send(Message::Drain(Drain { seconds, addresses: Vec::new() }));
+        }
+        // The stop signal ends idle visitors; a request that is under way
+        // ends by itself.
+        let clean = self.streams.close(self.drain).await;
+        for link in self.registry.links() {
+            link.ended().cancel();
+        }
+        let links = self.links.close(CUT_TIME).await;
+        let keepers = self.keepers.close(CUT_TIME).await;
+        if !(links && keepers) {
+            tracing::warn!("some tasks did not stop in time and were cut");
+        }
+        clean
+    }
+}
+
+async fn run_http(listener: std::net::TcpListener, door: Arc<HttpDoor>, doors: &Tasks, streams: Tasks) {
+    let stop = streams.stopping().clone();
+    let serve = move |socket, peer| Some(crate::http::serve_connection(socket, peer, Arc::clone(&door), stop.clone()));
+    if let Err(error) = listen::accept(listener, doors, &streams, Door::Http, serve).await {
+        tracing::error!(%error, "the HTTP door has closed");
+    }
+}
+
+async fn run_link(listener: std::net::TcpListener, door: Arc<LinkDoor>, doors: &Tasks, links: Tasks) {
+    let serve = move |socket, peer| Some(crate::link::serve(Arc::clone(&door), socket, peer));
+    if let Err(error) = listen::accept(listener, doors, &links, Door::Link, serve).await {
+        tracing::error!(%error, "the link door has closed");
+    }
+}
+
+/// The join string of an edge whose link door others reach at `public`.
+pub(crate) fn join_string(store: &Store, public: Option<&str>, link: SocketAddr) -> JoinString {
+    JoinString {
+        addresses: vec![public.map_or_else(|| reachable(link), str::to_owned)],
+        edge: store.identity().public(),
+        credential: Credential::Shared(store.shared_secret()),
+    }
+}
+
+/// An address that a door on "any address" can be reached at, from here.
+fn reachable(link: SocketAddr) -> String {
+    let ip = match link.ip() {
+        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, link.port()).to_string()
+}
