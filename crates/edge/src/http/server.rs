@@ -79,7 +79,7 @@ pub async fn serve_connection(
     let now = Instant::now().into_std();
     match door.parts.limits.connect(peer.ip(), now) {
         Ok(permit) => {
-            let connection = Connection {
+            let mut connection = Connection {
                 peer: Peer::new(peer, &door.parts.settings.trusted),
                 door,
                 visitor,
@@ -102,7 +102,12 @@ async fn turn_away(mut visitor: Visitor, door: &HttpDoor, refusal: limits::Refus
     let extra = limit_extra(refusal);
     respond::answer(&mut work.out.bytes, 429, extra, After::CLOSE);
     let sent = poll_fn(|cx| poll_send(cx, &mut visitor, &mut work)).await;
-    door.parts.metrics.http.refused.of(HttpRefusal::Limited).add(1);
+    door.parts
+        .metrics
+        .http
+        .refused
+        .of(HttpRefusal::Limited)
+        .add(1);
     door.give_work(work);
     if sent.is_ok() {
         linger(&mut visitor, &mut Timer::default()).await;
@@ -120,7 +125,7 @@ pub(super) fn limit_extra(refusal: limits::Refusal) -> Extra<'static> {
 }
 
 impl Connection {
-    async fn run(mut self, stop: &CancellationToken) {
+    async fn run(&mut self, stop: &CancellationToken) {
         let mut stopping = pin!(stop.cancelled());
         loop {
             let then = match poll_fn(|cx| self.poll_next(cx, stopping.as_mut())).await {
@@ -131,13 +136,9 @@ impl Connection {
             };
             match then {
                 Then::Keep => {}
-                Then::Close => break,
+                Then::Close | Then::Cut => break,
                 Then::Linger => {
                     linger(&mut self.visitor, &mut self.timer).await;
-                    break;
-                }
-                Then::Cut => {
-                    self.visitor.cut();
                     break;
                 }
             }
@@ -208,9 +209,7 @@ impl Connection {
         } else {
             settings.idle_time
         };
-        let until = *self
-            .wait_until
-            .get_or_insert_with(|| Instant::now() + time);
+        let until = *self.wait_until.get_or_insert_with(|| Instant::now() + time);
         ready!(self.timer.poll(cx, Some(until)));
         Poll::Ready(if begun { Next::Slow } else { Next::Closed })
     }
@@ -223,7 +222,9 @@ impl Connection {
         work.begin();
         let http = &self.door.parts.metrics.http;
         http.active.up();
+        self.visitor.busy = true;
         let then = self.respond(&mut work, stop).await;
+        self.visitor.busy = then == Then::Cut;
         self.door.parts.metrics.http.active.down();
         self.finish(&work);
         work.next();
@@ -328,7 +329,7 @@ fn record(work: &Work, took: Duration) -> Record<'_> {
             .answered
             .map(|at| at.saturating_duration_since(draft.started)),
         backend: draft.backend.as_ref().map(|b| &**b.label()),
-        fault: draft.fault.as_ref().map(|f| f as &dyn std::fmt::Display),
+        fault: draft.fault.as_ref(),
     }
 }
 
