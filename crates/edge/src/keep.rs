@@ -29,38 +29,18 @@ pub(crate) async fn pools(registry: Arc<Registry>, stop: CancellationToken) {
     }
 }
 
-/// Looks after names, session ids and the clock, and cuts the links of
-/// identities that are revoked.
+/// Looks after names, session ids, and what admission keeps.
 pub(crate) async fn house(registry: Arc<Registry>, admission: Arc<Admission>, stop: CancellationToken) {
-    let mut revoked = admission.revoked();
     let mut tick = interval(HOUSE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {
-                registry.expire(Instant::now().into_std());
-                registry.refresh_sessions(admission.unix_now());
-                admission.tick();
-            }
-            gone = revoked.recv() => match gone {
-                Ok(identity) => {
-                    for link in registry.links_of(&identity) {
-                        tracing::info!(link = %link.facts().id, agent = %identity, "agent is revoked");
-                        link.cut();
-                    }
-                }
-                // Too many at once to be listed: look at every link.
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                    for link in registry.links() {
-                        if !admission.still_admitted(&link.facts().identity) {
-                            link.cut();
-                        }
-                    }
-                }
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-            },
-            () = stop.cancelled() => return,
-        }
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = Instant::now().into_std();
+        registry.expire(now);
+        registry.refresh_sessions(admission.unix_now());
+        admission.maintain(now).await;
+    }
+    if let Err(error) = admission.flush().await {
+        tracing::error!(%error, "the agents' last times could not be saved");
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
 use adit_link_proto::{ClaimRefused, ID_EPOCH, Holder, LeaseLimits, Leases, Owner, SecretId};
-use adit_model::{LinkId, PublicKey, TunnelId, TunnelName};
+use adit_model::{LinkId, TunnelId, TunnelName};
 use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
@@ -284,31 +284,6 @@ impl Registry {
             .values()
             .flat_map(|pool| pool.backends.iter().map(Arc::clone))
             .collect()
-    }
-
-    /// Live links from other addresses or processes than this identity's.
-    #[must_use]
-    pub fn other_agents(&self, identity: &PublicKey) -> usize {
-        let inner = self.read();
-        let mut others: Vec<PublicKey> = inner
-            .links
-            .values()
-            .map(|entry| entry.link.facts().identity)
-            .collect();
-        others.sort_unstable();
-        others.dedup();
-        others.iter().filter(|key| *key != identity).count()
-    }
-
-    /// Links of one identity, to be cut when it is revoked.
-    #[must_use]
-    pub fn links_of(&self, identity: &PublicKey) -> Vec<Arc<EdgeLink>> {
-        let inner = self.read();
-        let of = inner
-            .links
-            .values()
-            .filter(|entry| entry.link.facts().identity == *identity);
-        of.map(|entry| Arc::clone(&entry.link)).collect()
     }
 
     /// What the tunnels of one link have carried.
