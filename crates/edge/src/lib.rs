@@ -1,5 +1,6 @@
 //! The public server.
 
+pub mod admission;
 pub mod api;
 pub mod backend;
 pub mod config;

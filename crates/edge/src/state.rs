@@ -50,11 +50,24 @@ struct SharedSecret {
     is_configured: bool,
 }
 
+/// How much a change matters to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing has changed.
+    Nothing,
+    /// Written with the next change, or by [`Store::flush`].
+    Later,
+    /// Written by the next [`Store::commit`].
+    Now,
+}
+
 #[derive(Debug)]
 struct Tracked {
     books: Books,
-    /// Counts changes.
+    /// Counts changes that a commit waits for.
     changes: u64,
+    /// There are others.
+    has_later: bool,
 }
 
 /// The open data folder.
@@ -98,7 +111,11 @@ impl Store {
             folder,
             identity: Arc::new(identity),
             secret: Mutex::new(secret),
-            books: Mutex::new(Tracked { books, changes: 0 }),
+            books: Mutex::new(Tracked {
+                books,
+                changes: 0,
+                has_later: false,
+            }),
             seen: Mutex::new(log),
             saved: AtomicU64::new(0),
             writing: Mutex::new(()),
@@ -139,10 +156,24 @@ impl Store {
     }
 
     /// Changes agents and tokens in memory; [`Store::commit`] makes it last.
-    pub fn change<R>(&self, change: impl FnOnce(&mut Books) -> R) -> R {
+    pub fn change<R>(&self, change: impl FnOnce(&mut Books) -> (Keep, R)) -> R {
         let mut tracked = lock(&self.books);
-        tracked.changes += 1;
-        change(&mut tracked.books)
+        let (keep, result) = change(&mut tracked.books);
+        tracked.changes += u64::from(keep == Keep::Now);
+        tracked.has_later |= keep == Keep::Later;
+        result
+    }
+
+    /// Commits what could wait too.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn flush(self: &Arc<Self>) -> Result<(), StateError> {
+        {
+            let mut tracked = lock(&self.books);
+            tracked.changes += u64::from(tracked.has_later);
+        }
+        self.commit().await
     }
 
     /// Returns when all changes made before are on disk.
@@ -174,12 +205,12 @@ impl Store {
     pub fn save(&self) -> Result<(), StateError> {
         let _writing = lock(&self.writing);
         let (bytes, changes) = {
-            let tracked = lock(&self.books);
+            let mut tracked = lock(&self.books);
             if self.saved.load(Ordering::Acquire) >= tracked.changes {
                 return Ok(());
             }
-            let bytes = records::write_books(&tracked.books);
-            (bytes, tracked.changes)
+            tracked.has_later = false;
+            (records::write_books(&tracked.books), tracked.changes)
         };
         let bytes = bytes.map_err(|error| self.understood(BOOKS, error))?;
         self.folder.write(BOOKS, &bytes)?;

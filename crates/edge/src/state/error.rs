@@ -94,7 +94,7 @@ pub enum StateError {
 
 impl StateError {
     /// The error of a system call on `path`.
-    pub(super) fn of(path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn of(path: &Path, source: impl Into<io::Error>) -> Self {
         let (source, path) = (source.into(), path.to_owned());
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC | Errno::DQUOT) => Self::Full(path),
