@@ -11,12 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use adit_link::accept::{HandshakeFailure, answer_channel, next_event, read_first, send_all, silence_deadline, stay_silent};
+use adit_link::accept::{
+    HandshakeFailure, answer_channel, next_event, read_first, send_all, silence_deadline,
+    stay_silent,
+};
 use adit_link::control::{ControlEnd, run_control};
 use adit_link::edge::{EdgeLink, LinkFacts};
 use adit_link::socket::{prepare, suites};
 use adit_link::{Counters, entropy};
-use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel, ProvedLink, Session, Timing};
+use adit_link_proto::{
+    EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel,
+    ProvedLink, Session, Timing,
+};
 use adit_model::{InstanceId, LinkId, PublicKey};
 use adit_wire::AuthOk;
 use tokio::io::AsyncWriteExt;
@@ -69,14 +75,16 @@ pub struct LinkDoor {
 
 /// What a first message turned out to be.
 enum Proof {
-    Link(ProvedLink, Candidate),
+    Link(Box<(ProvedLink, Candidate)>),
     Channel(Arc<EdgeLink>, ProvedChannel),
     Nothing,
 }
 
 /// Serves one socket of the link door.
 pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr) {
-    let Ok(deadline) = silence_deadline() else { return };
+    let Ok(deadline) = silence_deadline() else {
+        return;
+    };
     let permit = door.unproved.enter();
     let first = tokio::select! {
         first = read_first(&mut socket, deadline) => first,
@@ -93,8 +101,9 @@ pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr)
             drop(permit);
             Box::pin(door.take_channel(socket, &link, &proved)).await;
         }
-        Proof::Link(proved, candidate) => {
+        Proof::Link(proof) => {
             drop(permit);
+            let (proved, candidate) = *proof;
             // Boxed, so that ten thousand silent sockets do not pay for it.
             Box::pin(door.take_link(socket, peer, &proved, candidate)).await;
         }
@@ -122,7 +131,8 @@ impl LinkDoor {
     /// One look-up, one MAC.
     fn prove(&self, first: Option<[u8; FIRST_LEN]>, peer: SocketAddr) -> Proof {
         let Some(bytes) = first else {
-            self.admission.note_failure(ProofFailure::Incomplete, peer.ip(), now());
+            self.admission
+                .note_failure(ProofFailure::Incomplete, peer.ip(), now());
             return Proof::Nothing;
         };
         let first = First::parse(&bytes);
@@ -130,7 +140,7 @@ impl LinkDoor {
             return self.prove_channel(link, &first, peer);
         }
         match self.admission.prove(&first, peer, now()) {
-            Ok((proved, candidate)) => Proof::Link(proved, candidate),
+            Ok(proved) => Proof::Link(Box::new(proved)),
             Err(_) => Proof::Nothing,
         }
     }
@@ -152,11 +162,19 @@ impl LinkDoor {
         let counters = Arc::clone(&self.counters);
         match answer_channel(socket, proved, link.keys(), counters).await {
             Ok(channel) => link.add_channel(channel),
-            Err(error) => tracing::debug!(%error, link = %link.facts().id, "data channel was not set up"),
+            Err(error) => {
+                tracing::debug!(%error, link = %link.facts().id, "data channel was not set up");
+            }
         }
     }
 
-    async fn take_link(self: &Arc<Self>, mut socket: TcpStream, peer: SocketAddr, proved: &ProvedLink, candidate: Candidate) {
+    async fn take_link(
+        self: &Arc<Self>,
+        mut socket: TcpStream,
+        peer: SocketAddr,
+        proved: &ProvedLink,
+        candidate: Candidate,
+    ) {
         match Box::pin(self.admit(&mut socket, peer, proved, candidate)).await {
             Ok((facts, admitted, session)) => self.run_link(socket, facts, admitted, session).await,
             Err(why) => tracing::debug!(%peer, %why, "no link"),
@@ -171,13 +189,27 @@ impl LinkDoor {
         candidate: Candidate,
     ) -> Result<(LinkFacts, Admitted, Session), NotAdmitted> {
         prepare(socket)?;
-        let fresh = EdgeFresh { ephemeral: entropy::random()?, nonce: entropy::random()? };
+        let fresh = EdgeFresh {
+            ephemeral: entropy::random()?,
+            nonce: entropy::random()?,
+        };
         let identity = self.admission.identity();
-        let mut handshake = EdgeHandshake::start(proved, candidate.keys(), identity, fresh, suites(), now())?;
-        let EdgeEvent::AgentProved { identity, instance, version } = step(socket, &mut handshake).await? else {
+        let mut handshake =
+            EdgeHandshake::start(proved, candidate.keys(), identity, fresh, suites(), now())?;
+        let EdgeEvent::AgentProved {
+            identity,
+            instance,
+            version,
+        } = step(socket, &mut handshake).await?
+        else {
             return Err(NotAdmitted::OutOfTurn);
         };
-        let applicant = Applicant { identity, instance, version, peer };
+        let applicant = Applicant {
+            identity,
+            instance,
+            version,
+            peer,
+        };
         let mut pin = None;
         if self.admission.needs_pin(&identity, &candidate) {
             handshake.ask_pin()?;
@@ -198,7 +230,10 @@ impl LinkDoor {
         };
         let facts = self.facts(identity, instance, peer);
         let auth = self.auth_ok(&facts, &admitted);
-        let timing = Timing { heartbeat: self.settings.heartbeat, dead: self.settings.dead_after };
+        let timing = Timing {
+            heartbeat: self.settings.heartbeat,
+            dead: self.settings.dead_after,
+        };
         let (bytes, session) = handshake.admit(&auth, timing, now())?;
         socket.write_all(&bytes).await?;
         Ok((facts, admitted, session))
@@ -230,15 +265,33 @@ impl LinkDoor {
         }
     }
 
-    async fn run_link(self: &Arc<Self>, socket: TcpStream, facts: LinkFacts, admitted: Admitted, session: Session) {
+    async fn run_link(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        facts: LinkFacts,
+        admitted: Admitted,
+        session: Session,
+    ) {
         let (id, agent, peer) = (facts.id, facts.identity, facts.peer);
         let link = EdgeLink::new(facts, session.keys, Arc::clone(&self.counters));
-        self.registry.add_link(Arc::clone(&link), admitted.owner, self.admission.unix_now());
+        self.registry
+            .add_link(Arc::clone(&link), admitted.owner, self.admission.unix_now());
         let _live = self.metrics.link.links.hold();
         self.metrics.link.opened.add(1);
         tracing::info!(link = %id, %agent, %peer, "link is live");
-        let context = tunnels::Context { registry: &self.registry, link: &link, admitted: &admitted, settings: &self.settings };
-        let control = run_control(socket, session.control, link.outbox(), link.ended(), |event| context.on_event(event));
+        let context = tunnels::Context {
+            registry: &self.registry,
+            link: &link,
+            admitted: &admitted,
+            settings: &self.settings,
+        };
+        let control = run_control(
+            socket,
+            session.control,
+            link.outbox(),
+            link.ended(),
+            |event| context.on_event(event),
+        );
         let end = tokio::select! {
             end = control => end,
             () = admitted.seat.revoked() => ControlEnd::Stopped,
@@ -251,13 +304,20 @@ impl LinkDoor {
             }
             ControlEnd::Closed | ControlEnd::Stopped => {}
         }
-        let why = if admitted.seat.is_revoked() { "the agent is revoked" } else { end.why() };
+        let why = if admitted.seat.is_revoked() {
+            "the agent is revoked"
+        } else {
+            end.why()
+        };
         tracing::info!(link = %id, %agent, why, "link ended");
     }
 }
 
 /// One step of the handshake, within its own deadline.
-async fn step(socket: &mut TcpStream, handshake: &mut EdgeHandshake) -> Result<EdgeEvent, NotAdmitted> {
+async fn step(
+    socket: &mut TcpStream,
+    handshake: &mut EdgeHandshake,
+) -> Result<EdgeEvent, NotAdmitted> {
     let deadline = handshake.deadline().into();
     let event = tokio::time::timeout_at(deadline, next_event(socket, handshake)).await;
     Ok(event.map_err(|_| NotAdmitted::Slow)??)

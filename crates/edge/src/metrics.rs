@@ -13,7 +13,8 @@ mod process;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::kinds::{Counter, Family, Gauge, Histogram};
+pub use self::kinds::Counter;
+use self::kinds::{Family, Gauge, Histogram};
 pub use self::labels::{
     AdmissionOutcome, BackendFailure, Direction, Door, HttpRefusal, LimitRefusal, ProofFailure,
     StatusClass,

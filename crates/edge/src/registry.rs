@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
-use adit_link_proto::{ClaimRefused, ID_EPOCH, Holder, LeaseLimits, Leases, Owner, SecretId};
+use adit_link_proto::{ClaimRefused, Holder, ID_EPOCH, LeaseLimits, Leases, Owner, SecretId};
 use adit_model::{LinkId, TunnelId, TunnelName};
 use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
 
@@ -284,6 +284,16 @@ impl Registry {
             .values()
             .flat_map(|pool| pool.backends.iter().map(Arc::clone))
             .collect()
+    }
+
+    /// How many tunnels are live.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.read()
+            .links
+            .values()
+            .map(|entry| entry.tunnels.len())
+            .sum()
     }
 
     /// What the tunnels of one link have carried.
