@@ -4,7 +4,7 @@
 //! it. One lock, held for look-ups and changes only, never over an await. A
 //! backend that vanishes is out of its pool before the next pick.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -52,6 +52,17 @@ struct Pool {
     next: AtomicUsize,
 }
 
+/// What holds for every link and name.
+#[derive(Clone, Debug)]
+pub struct RegistryRules {
+    /// How long a name waits for its owner after its last link dropped.
+    pub grace: Duration,
+    /// Most tunnels of one link.
+    pub max_tunnels: usize,
+    /// Names that one agent at a time may serve, whatever it asks for.
+    pub exclusive: HashSet<TunnelName>,
+}
+
 struct LinkEntry {
     link: Arc<EdgeLink>,
     owner: Owner,
@@ -60,7 +71,7 @@ struct LinkEntry {
 
 struct Inner {
     leases: Leases,
-    max_tunnels: usize,
+    rules: RegistryRules,
     pools: HashMap<TunnelName, Pool>,
     links: HashMap<LinkId, LinkEntry>,
     sessions: HashMap<SecretId, LinkId>,
@@ -74,16 +85,16 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry; `grace` is how long a name waits for its owner.
+    /// An empty registry.
     #[must_use]
-    pub fn new(grace: Duration, max_tunnels: usize) -> Arc<Self> {
+    pub fn new(rules: RegistryRules) -> Arc<Self> {
         let leases = Leases::new(LeaseLimits {
-            grace,
+            grace: rules.grace,
             ..LeaseLimits::default()
         });
         let inner = Inner {
             leases,
-            max_tunnels,
+            rules,
             pools: HashMap::new(),
             links: HashMap::new(),
             sessions: HashMap::new(),
@@ -179,7 +190,7 @@ impl Registry {
     ) -> Result<(), TunnelRefusal> {
         let mut inner = self.write();
         let entry = inner.links.get(&id).ok_or(TunnelRefusal::NoLink)?;
-        if entry.tunnels.len() >= inner.max_tunnels {
+        if entry.tunnels.len() >= inner.rules.max_tunnels {
             return Err(TunnelRefusal::TooMany);
         }
         if entry.tunnels.contains_key(&open.tunnel) {
@@ -193,7 +204,8 @@ impl Registry {
             instance: facts.instance,
             owner: entry.owner,
         };
-        let claim = inner.leases.claim(&open.name, holder, open.exclusive, now);
+        let exclusive = open.exclusive || inner.rules.exclusive.contains(&open.name);
+        let claim = inner.leases.claim(&open.name, holder, exclusive, now);
         let claim = claim.map_err(|refused| match refused {
             ClaimRefused::TooMany => TunnelRefusal::TooMany,
             ClaimRefused::OtherOwner | ClaimRefused::Exclusive => TunnelRefusal::Taken,
@@ -239,7 +251,7 @@ impl Registry {
 
     /// The next backend of a name, round robin, that is not among `tried`.
     #[must_use]
-    pub fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
+    pub fn pick(&self, name: &str, tried: &[BackendId]) -> Picked {
         let inner = self.read();
         let Some(pool) = inner.pools.get(name) else {
             return if inner.leases.is_taken(name) {
