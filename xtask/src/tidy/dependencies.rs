@@ -105,7 +105,13 @@ const WRAPPED: [(&str, &[&str], &str); 2] = [
 ];
 
 /// Crates that may depend on the edge or the agent.
-const TOPS: [&str; 4] = ["adit", "adit-testkit", "adit-bench", "adit-desktop"];
+const TOPS: [&str; 5] = [
+    "adit",
+    "adit-fuzz",
+    "adit-testkit",
+    "adit-bench",
+    "adit-desktop",
+];
 
 pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>, String> {
     let mut findings = reach(&tree.workspace);
