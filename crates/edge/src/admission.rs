@@ -41,8 +41,8 @@ use self::seats::Seats;
 use self::secrets::SecretMap;
 use crate::limits::{Limits, Strike};
 use crate::metrics::{AdmissionOutcome, Metrics, ProofFailure};
-use crate::random;
 use crate::state::{AdmittedBy, Agent, Books, Keep, Seen, SeenProof, StateError, Store};
+use adit_link::entropy::random;
 
 /// Proofs remembered; an entry lives for twice the window at most.
 const PROOFS: usize = 65_536;
@@ -255,7 +255,7 @@ impl Admission {
         let proved = first.prove_link(&keys, &edge).ok_or(ProofFailure::Mac)?;
         self.use_up(first).map_err(|(failure, cause)| {
             let entry = Entry::new(self.unix_now(), "first message", "ignored");
-            self.audit.write(&entry.peer(peer).way(way).because(cause));
+            self.audit.write(&entry.peer(peer).way(way).because(&cause));
             failure
         })?;
         Ok((proved, Candidate { keys, psk, way }))
@@ -391,7 +391,7 @@ impl Admission {
         candidate: &Candidate,
         pin: Option<PinCheck>,
     ) -> Result<(Agent, Seat), Cause> {
-        let fresh = random::bytes().map_err(|_| Cause::NotSaved)?;
+        let fresh = random().map_err(|_| Cause::NotSaved)?;
         let fresh = Psk::from_random(fresh);
         let now = self.unix_now();
         let way = candidate.way;

@@ -4,12 +4,12 @@
 //! this is where one becomes the other.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use adit_link::Counters;
+use adit_link::{Counters, entropy};
 use adit_link::tasks::Tasks;
 use adit_model::{Credential, JoinString};
 use adit_routing::{Route, RouteTable, Target};
@@ -24,7 +24,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryRules};
 use crate::serve::{Facts, StartError};
 use crate::state::{Seen, Store};
-use crate::{auth, control, random, sync_stats};
+use crate::status::Status;
+use crate::{auth, control, sync_stats};
 
 /// Everything that the doors serve with.
 pub(crate) struct Parts {
@@ -36,7 +37,7 @@ pub(crate) struct Parts {
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) counters: Arc<Counters>,
-    public: Option<String>,
+    address: String,
     url_pattern: String,
 }
 
@@ -48,31 +49,33 @@ impl Parts {
             link,
             api,
             fingerprint: self.admission.identity().public(),
-            join: join_string(self.admission.store(), self.public.as_deref(), link),
+            join: join_string(self.admission.store(), &self.address),
             pin: self.admission.current_pin(),
             url_pattern: self.url_pattern.clone(),
         }
     }
 }
 
-/// The join string of an edge whose link door others reach at `public`.
+/// The join string of an edge whose link door others reach at `address`.
 #[must_use]
-pub fn join_string(store: &Store, public: Option<&str>, link: SocketAddr) -> JoinString {
+pub fn join_string(store: &Store, address: &str) -> JoinString {
     JoinString {
-        addresses: vec![public.map_or_else(|| reachable(link), str::to_owned)],
+        addresses: vec![address.to_owned()],
         edge: store.identity().public(),
         credential: Credential::Shared(store.shared_secret()),
     }
 }
 
-/// Where a door that stands on every address is reached from this machine.
-fn reachable(link: SocketAddr) -> String {
+/// Where agents reach the link door: where the configuration says, else where
+/// it stands; a door on every address is reached from this machine.
+#[must_use]
+pub fn link_address(public: Option<&str>, link: SocketAddr) -> String {
     let ip = match link.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, link.port()).to_string()
+    public.map_or_else(|| SocketAddr::new(ip, link.port()).to_string(), str::to_owned)
 }
 
 /// Builds all parts; nothing runs yet.
@@ -96,6 +99,8 @@ pub(crate) fn parts(
     let registry = Registry::new(registry_rules(config));
     let counters = Arc::new(Counters::default());
     let url_pattern = url_pattern(config, http_at);
+    let address = link_address(config.server.public.as_deref(), link_at);
+    let status = Status::new(Arc::clone(&registry), Arc::clone(&metrics));
     let stats = sync_stats::SyncStats::new(Arc::clone(&admission), Arc::clone(&registry), Arc::clone(&metrics));
     let parts = DoorParts {
         settings: http_settings(config),
@@ -104,11 +109,11 @@ pub(crate) fn parts(
         metrics: Arc::clone(&metrics),
         passwords: Arc::new(auth::PasswordCache::new()?),
         stats: Arc::new(stats),
-        log: config.log.access.then(|| AccessLog::start(config.log.format)).transpose().map_err(StartError::Worker)?,
+        log: config.log.access.then(|| AccessLog::start(config.log.format, std::io::stderr())).transpose().map_err(StartError::Worker)?,
         tasks: streams.clone(),
         workers,
     };
-    let seed = random::bytes().map_err(StartError::Worker)?;
+    let seed = entropy::random().map_err(StartError::Worker)?;
     Ok(Parts {
         http: HttpDoor::new(parts, table(config)?, seed),
         link: Arc::new(LinkDoor {
@@ -121,12 +126,12 @@ pub(crate) fn parts(
             next_link: AtomicU64::new(1),
         }),
         api: Arc::new(ApiDoor { metrics: Arc::clone(&metrics), limits }),
-        control: control::Control::new(Arc::clone(&admission), config.server.public.clone(), link_at),
+        control: control::Control::new(Arc::clone(&admission), vec![address.clone()], status),
         registry,
         admission,
         metrics,
         counters,
-        public: config.server.public.clone(),
+        address,
         url_pattern,
     })
 }
@@ -220,7 +225,7 @@ fn table(config: &EdgeConfig) -> Result<RouteTable, StartError> {
     for given in &config.routes {
         let mut route = given.route.clone();
         if let Some(auth) = &given.auth {
-            let salt = random::bytes().map_err(StartError::Worker)?;
+            let salt = entropy::random().map_err(StartError::Worker)?;
             let hash = auth.hashed(salt).map_err(|_| StartError::Password)?;
             route.options.auth = Some(hash.into());
         }

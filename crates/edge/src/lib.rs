@@ -2,14 +2,20 @@
 
 pub mod admission;
 pub mod api;
+mod assemble;
 pub mod backend;
 pub mod config;
+pub mod control;
+pub mod http;
 mod keep;
 pub mod limits;
 pub mod link;
 pub mod listen;
 pub mod metrics;
-pub mod random;
 pub mod registry;
+pub mod serve;
 pub mod state;
+mod status;
 mod tunnels;
+
+pub use serve::{Edge, Facts, StartError};

@@ -29,7 +29,7 @@ use crate::link::LinkDoor;
 use crate::metrics::{Metrics, Phase};
 use crate::registry::Registry;
 use crate::state::{StateError, Store};
-use crate::{api, keep, link, listen};
+use crate::{api, control, keep, link, listen};
 
 /// After the drain what is still open is cut; this long for that.
 const CUT_TIME: Duration = Duration::from_secs(2);
@@ -181,6 +181,7 @@ impl Edge {
 
     fn open_doors(&self, bound: Bound, parts: Parts) -> Result<(), StartError> {
         let stop = || self.keepers.stopping().clone();
+        control::listen(&self.keepers, parts.control).map_err(StartError::Control)?;
         for (listener, worker) in bound.http.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.http);
             self.doors.spawn_on(worker, run_http(listener, door, self.doors.clone(), self.streams.clone()));
@@ -189,7 +190,6 @@ impl Edge {
             let door = Arc::clone(&parts.link);
             self.doors.spawn_on(worker, run_link(listener, door, self.doors.clone(), self.links.clone()));
             self.keepers.spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
-            self.keepers.spawn_on(worker, keep::streams(Arc::clone(&parts.http), stop()));
         }
         if let Some(listener) = bound.api {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;

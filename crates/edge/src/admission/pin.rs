@@ -9,7 +9,7 @@ use adit_model::{Pin, PublicKey};
 use tokio::sync::watch;
 
 use super::policy::PinCheck;
-use crate::random;
+use adit_link::entropy::random;
 
 /// What a try of the PIN leads to besides its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl PinDesk {
 }
 
 fn make_pin() -> Option<Pin> {
-    let bytes = random::bytes::<24>()
+    let bytes = random::<24>()
         .inspect_err(|error| tracing::error!(%error, "no PIN could be made: nobody can enrol"))
         .ok()?;
     let (words, _) = bytes.as_chunks::<4>();
