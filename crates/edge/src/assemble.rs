@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use adit_link::{Counters, entropy};
 use adit_link::tasks::Tasks;
+use adit_link::{Counters, entropy};
+use adit_link_proto::PinLimits;
 use adit_model::{Credential, JoinString};
 use adit_routing::{Route, RouteTable, Target};
 
@@ -43,7 +44,12 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// What the edge says about itself.
-    pub(crate) fn facts(&self, http: SocketAddr, link: SocketAddr, api: Option<SocketAddr>) -> Facts {
+    pub(crate) fn facts(
+        &self,
+        http: SocketAddr,
+        link: SocketAddr,
+        api: Option<SocketAddr>,
+    ) -> Facts {
         Facts {
             http,
             link,
@@ -57,8 +63,7 @@ impl Parts {
 }
 
 /// The join string of an edge whose link door others reach at `address`.
-#[must_use]
-pub fn join_string(store: &Store, address: &str) -> JoinString {
+fn join_string(store: &Store, address: &str) -> JoinString {
     JoinString {
         addresses: vec![address.to_owned()],
         edge: store.identity().public(),
@@ -68,14 +73,16 @@ pub fn join_string(store: &Store, address: &str) -> JoinString {
 
 /// Where agents reach the link door: where the configuration says, else where
 /// it stands; a door on every address is reached from this machine.
-#[must_use]
-pub fn link_address(public: Option<&str>, link: SocketAddr) -> String {
+fn link_address(public: Option<&str>, link: SocketAddr) -> String {
     let ip = match link.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    public.map_or_else(|| SocketAddr::new(ip, link.port()).to_string(), str::to_owned)
+    public.map_or_else(
+        || SocketAddr::new(ip, link.port()).to_string(),
+        str::to_owned,
+    )
 }
 
 /// Builds all parts; nothing runs yet.
@@ -101,7 +108,11 @@ pub(crate) fn parts(
     let url_pattern = url_pattern(config, http_at);
     let address = link_address(config.server.public.as_deref(), link_at);
     let status = Status::new(Arc::clone(&registry), Arc::clone(&metrics));
-    let stats = sync_stats::SyncStats::new(Arc::clone(&admission), Arc::clone(&registry), Arc::clone(&metrics));
+    let stats = sync_stats::SyncStats::new(
+        Arc::clone(&admission),
+        Arc::clone(&registry),
+        Arc::clone(&metrics),
+    );
     let parts = DoorParts {
         settings: http_settings(config),
         pools: Arc::clone(&registry) as _,
@@ -109,7 +120,12 @@ pub(crate) fn parts(
         metrics: Arc::clone(&metrics),
         passwords: Arc::new(auth::PasswordCache::new()?),
         stats: Arc::new(stats),
-        log: config.log.access.then(|| AccessLog::start(config.log.format, std::io::stderr())).transpose().map_err(StartError::Worker)?,
+        log: config
+            .log
+            .access
+            .then(|| AccessLog::start(config.log.format, std::io::stderr()))
+            .transpose()
+            .map_err(StartError::Worker)?,
         tasks: streams.clone(),
         workers,
     };
@@ -125,7 +141,10 @@ pub(crate) fn parts(
             settings: link_settings(config, &url_pattern, workers),
             next_link: AtomicU64::new(1),
         }),
-        api: Arc::new(ApiDoor { metrics: Arc::clone(&metrics), limits }),
+        api: Arc::new(ApiDoor {
+            metrics: Arc::clone(&metrics),
+            limits,
+        }),
         control: control::Control::new(Arc::clone(&admission), vec![address.clone()], status),
         registry,
         admission,
@@ -147,7 +166,10 @@ fn url_pattern(config: &EdgeConfig, http: SocketAddr) -> String {
 
 fn limit_settings(config: &EdgeConfig) -> LimitSettings {
     let limits = &config.limits;
-    let within = |count| Threshold { count, within: limits.ban_window };
+    let within = |count| Threshold {
+        count,
+        within: limits.ban_window,
+    };
     LimitSettings {
         connections_per_address: limits.connections_per_address,
         requests_per_second: limits.requests_per_second,
@@ -164,8 +186,7 @@ fn limit_settings(config: &EdgeConfig) -> LimitSettings {
 
 fn admission_settings(config: &EdgeConfig) -> AdmissionSettings {
     let admission = &config.admission;
-    let mut settings = AdmissionSettings::default();
-    settings.policy = Policy {
+    let policy = Policy {
         pin: match admission.pin {
             config::PinPolicy::Enrol => PinPolicy::Enrol,
             config::PinPolicy::EveryStart => PinPolicy::EveryStart,
@@ -173,12 +194,15 @@ fn admission_settings(config: &EdgeConfig) -> AdmissionSettings {
         },
         keys: match admission.keys {
             config::KeyPolicy::Enrolled => KeyPolicy::Enrolled,
-            config::KeyPolicy::Listed => KeyPolicy::Listed(admission.allowed_keys.iter().copied().collect()),
+            config::KeyPolicy::Listed => {
+                KeyPolicy::Listed(admission.allowed_keys.iter().copied().collect())
+            }
         },
         max_agents: admission.max_agents as usize,
     };
-    settings.pin_limits.per_address = config.limits.pins_before_ban;
-    settings
+    let per_address = config.limits.pins_before_ban;
+    let pin_limits = PinLimits { per_address, ..PinLimits::default() };
+    AdmissionSettings { policy, pin_limits }
 }
 
 fn registry_rules(config: &EdgeConfig) -> RegistryRules {
@@ -189,7 +213,11 @@ fn registry_rules(config: &EdgeConfig) -> RegistryRules {
     RegistryRules {
         grace: config.link.grace,
         max_tunnels: config.link.max_tunnels as usize,
-        exclusive: config.routes.iter().filter_map(|route| exclusive(&route.route)).collect::<HashSet<_>>(),
+        exclusive: config
+            .routes
+            .iter()
+            .filter_map(|route| exclusive(&route.route))
+            .collect::<HashSet<_>>(),
     }
 }
 
@@ -208,7 +236,10 @@ fn http_settings(config: &EdgeConfig) -> HttpSettings {
     let limits = &config.limits;
     let defaults = HttpSettings::default();
     HttpSettings {
-        head: adit_http1::Limits { head: limits.head_bytes as usize, ..defaults.head },
+        head: adit_http1::Limits {
+            head: limits.head_bytes as usize,
+            ..defaults.head
+        },
         head_time: limits.head,
         idle_time: limits.idle,
         body_rate: limits.body_rate,

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod api;
 mod assemble;
+mod auth;
 pub mod backend;
 pub mod config;
 pub mod control;
@@ -16,6 +17,7 @@ pub mod registry;
 pub mod serve;
 pub mod state;
 mod status;
+mod sync_stats;
 mod tunnels;
 
 pub use serve::{Edge, Facts, StartError};

@@ -251,10 +251,10 @@ impl Registry {
 
     /// The next backend of a name, round robin, that is not among `tried`.
     #[must_use]
-    pub fn pick(&self, name: &str, tried: &[BackendId]) -> Picked {
+    pub fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
         let inner = self.read();
         let Some(pool) = inner.pools.get(name) else {
-            return if inner.leases.is_taken(name) {
+            return if inner.leases.is_taken(name.as_str()) {
                 Picked::Empty
             } else {
                 Picked::Unknown

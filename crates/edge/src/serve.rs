@@ -128,7 +128,10 @@ struct Bound {
 impl Bound {
     fn open(config: &EdgeConfig, workers: usize) -> Result<Self, StartError> {
         let doors = &config.doors;
-        let api = doors.api.map(|address| bind("API", address, 1)).transpose()?;
+        let api = doors
+            .api
+            .map(|address| bind("API", address, 1))
+            .transpose()?;
         Ok(Self {
             http: bind("HTTP", doors.http, workers)?,
             link: bind("link", doors.link, workers)?,
@@ -137,13 +140,31 @@ impl Bound {
     }
 }
 
-fn bind(door: &'static str, address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
-    listen::bind(address, count).map_err(|error| StartError::Bind { door, address, error })
+fn bind(
+    door: &'static str,
+    address: SocketAddr,
+    count: usize,
+) -> Result<Vec<std::net::TcpListener>, StartError> {
+    listen::bind(address, count).map_err(|error| StartError::Bind {
+        door,
+        address,
+        error,
+    })
 }
 
-fn local(door: &'static str, listeners: &[std::net::TcpListener], address: SocketAddr) -> Result<SocketAddr, StartError> {
+fn local(
+    door: &'static str,
+    listeners: &[std::net::TcpListener],
+    address: SocketAddr,
+) -> Result<SocketAddr, StartError> {
     let first = listeners.first().ok_or(io::ErrorKind::NotFound.into());
-    first.and_then(std::net::TcpListener::local_addr).map_err(|error| StartError::Bind { door, address, error })
+    first
+        .and_then(std::net::TcpListener::local_addr)
+        .map_err(|error| StartError::Bind {
+            door,
+            address,
+            error,
+        })
 }
 
 impl Edge {
@@ -152,7 +173,10 @@ impl Edge {
     /// # Errors
     /// See [`StartError`]; nothing is left open or half-written.
     pub async fn start(config: EdgeConfig) -> Result<Self, StartError> {
-        let count = config.server.workers.map_or_else(default_count, usize::from);
+        let count = config
+            .server
+            .workers
+            .map_or_else(default_count, usize::from);
         let (store, seen) = Store::open(&config.server.data, config.admission.secret.clone())?;
         let bound = Bound::open(&config, count)?;
         let http = local("HTTP", &bound.http, config.doors.http)?;
@@ -160,7 +184,13 @@ impl Edge {
         let api_at = bound.api.as_ref().map(std::net::TcpListener::local_addr);
         let api_at = api_at.transpose().map_err(StartError::Worker)?;
         let streams = Tasks::new();
-        let parts = assemble::parts(&config, (Arc::new(store), seen), (http, link), count, &streams)?;
+        let parts = assemble::parts(
+            &config,
+            (Arc::new(store), seen),
+            (http, link),
+            count,
+            &streams,
+        )?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
         let edge = Self {
             facts: parts.facts(http, link, api_at),
@@ -184,15 +214,23 @@ impl Edge {
         control::listen(&self.keepers, parts.control).map_err(StartError::Control)?;
         for (listener, worker) in bound.http.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.http);
-            self.doors.spawn_on(worker, run_http(listener, door, self.doors.clone(), self.streams.clone()));
+            self.doors.spawn_on(
+                worker,
+                run_http(listener, door, self.doors.clone(), self.streams.clone()),
+            );
         }
         for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.link);
-            self.doors.spawn_on(worker, run_link(listener, door, self.doors.clone(), self.links.clone()));
-            self.keepers.spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
+            self.doors.spawn_on(
+                worker,
+                run_link(listener, door, self.doors.clone(), self.links.clone()),
+            );
+            self.keepers
+                .spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
         }
         if let Some(listener) = bound.api {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
             let serve = api::serve(listener, parts.api, stop());
             self.keepers.spawn(async move {
                 if let Err(error) = serve.await {
@@ -200,9 +238,15 @@ impl Edge {
                 }
             });
         }
-        self.keepers.spawn(keep::house(parts.registry, parts.admission, stop()));
+        self.keepers
+            .spawn(keep::house(parts.registry, parts.admission, stop()));
         let registry = Arc::clone(&self.registry);
-        self.keepers.spawn(keep::counters(parts.metrics, parts.counters, registry, stop()));
+        self.keepers.spawn(keep::counters(
+            parts.metrics,
+            parts.counters,
+            registry,
+            stop(),
+        ));
         Ok(())
     }
 
@@ -243,7 +287,10 @@ impl Edge {
         self.doors.close(CUT_TIME).await;
         let seconds = u32::try_from(self.drain.as_secs()).unwrap_or(u32::MAX);
         for link in self.registry.links() {
-            link.send(Message::Drain(Drain { seconds, addresses: Vec::new() }));
+            link.send(Message::Drain(Drain {
+                seconds,
+                addresses: Vec::new(),
+            }));
         }
         // The stop signal ends idle visitors; a request that is under way
         // ends by itself.
@@ -260,7 +307,12 @@ impl Edge {
     }
 }
 
-async fn run_http(listener: std::net::TcpListener, door: Arc<HttpDoor>, doors: Tasks, streams: Tasks) {
+async fn run_http(
+    listener: std::net::TcpListener,
+    door: Arc<HttpDoor>,
+    doors: Tasks,
+    streams: Tasks,
+) {
     let stop = streams.stopping().clone();
     let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
     if let Err(error) = listen::accept(listener, &doors, &streams, serve).await {
@@ -268,7 +320,12 @@ async fn run_http(listener: std::net::TcpListener, door: Arc<HttpDoor>, doors: T
     }
 }
 
-async fn run_link(listener: std::net::TcpListener, door: Arc<LinkDoor>, doors: Tasks, links: Tasks) {
+async fn run_link(
+    listener: std::net::TcpListener,
+    door: Arc<LinkDoor>,
+    doors: Tasks,
+    links: Tasks,
+) {
     let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer);
     if let Err(error) = listen::accept(listener, &doors, &links, serve).await {
         tracing::error!(%error, "the link door has closed");
