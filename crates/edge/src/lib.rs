@@ -8,5 +8,7 @@ pub mod control;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod passwords;
 pub mod registry;
 pub mod state;
+pub mod sync_stats;
