@@ -5,6 +5,7 @@ pub mod api;
 pub mod backend;
 pub mod config;
 pub mod control;
+pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
