@@ -49,6 +49,10 @@ const PROOFS: usize = 65_536;
 /// Of these, by one secret.
 const PROOFS_OF_ONE: usize = 32_768;
 
+/// Under which signed requests stand among the seen proofs; the ids of secrets
+/// are random.
+const SIGNED_REQUESTS: SecretId = SecretId(*b"requests");
+
 /// A proved pre-shared secret: where the handshake starts from.
 pub struct Candidate {
     keys: PskKeys,
@@ -253,18 +257,30 @@ impl Admission {
         let keys = PskKeys::new(&psk);
         let edge = self.identity().public();
         let proved = first.prove_link(&keys, &edge).ok_or(ProofFailure::Mac)?;
-        self.use_up(first).map_err(|(failure, cause)| {
-            let entry = Entry::new(self.unix_now(), "first message", "ignored");
-            self.audit.write(&entry.peer(peer).way(way).because(&cause));
-            failure
-        })?;
+        self.use_up(first.id(), first.nonce(), first.unix())
+            .map_err(|(failure, cause)| {
+                let entry = Entry::new(self.unix_now(), "first message", "ignored");
+                self.audit.write(&entry.peer(peer).way(way).because(&cause));
+                failure
+            })?;
         Ok((proved, Candidate { keys, psk, way }))
     }
 
-    /// Uses a proved first message up, in memory and on disk.
-    fn use_up(&self, first: &First) -> Result<(), (ProofFailure, String)> {
+    /// Uses a signed request up, like a first message: `None` when its stamp is
+    /// outside the window or its nonce was used. To be called when its
+    /// signature was checked.
+    pub(crate) fn use_request(&self, nonce: [u8; 16], stamp: u64) -> Option<()> {
+        self.use_up(SIGNED_REQUESTS, nonce, stamp).ok()
+    }
+
+    /// Uses a proof up, in memory and on disk.
+    fn use_up(
+        &self,
+        id: SecretId,
+        nonce: [u8; 16],
+        stamp: u64,
+    ) -> Result<(), (ProofFailure, String)> {
         let unix = self.unix_now();
-        let (id, nonce, stamp) = (first.id(), first.nonce(), first.unix());
         let checked = lock(&self.replay).check(id, nonce, stamp, unix);
         checked.map_err(|error| {
             let failure = match error {

@@ -26,7 +26,7 @@ use crate::registry::{Registry, RegistryRules};
 use crate::serve::{Facts, StartError};
 use crate::state::{Seen, Store};
 use crate::status::Status;
-use crate::{auth, control, sync_stats};
+use crate::{control, passwords, sync_stats};
 
 /// Everything that the doors serve with.
 pub(crate) struct Parts {
@@ -110,7 +110,7 @@ pub(crate) fn parts(
     let status = Status::new(Arc::clone(&registry), Arc::clone(&metrics));
     let stats = sync_stats::SyncStats::new(
         Arc::clone(&admission),
-        Arc::clone(&registry),
+        Arc::clone(&status) as _,
         Arc::clone(&metrics),
     );
     let parts = DoorParts {
@@ -118,7 +118,7 @@ pub(crate) fn parts(
         pools: Arc::clone(&registry) as _,
         limits: Arc::clone(&limits),
         metrics: Arc::clone(&metrics),
-        passwords: Arc::new(auth::PasswordCache::new()?),
+        passwords: Arc::new(passwords::PasswordCache::new()?),
         stats: Arc::new(stats),
         log: config
             .log
