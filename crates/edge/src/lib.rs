@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod auth;
 pub mod backend;
 pub mod config;
 pub mod control;
@@ -9,7 +10,6 @@ pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
-pub mod passwords;
 pub mod registry;
 pub mod state;
 pub mod sync_stats;
