@@ -26,7 +26,7 @@ use crate::registry::{Registry, RegistryRules};
 use crate::serve::{Facts, StartError};
 use crate::state::{Seen, Store};
 use crate::status::Status;
-use crate::{control, passwords, sync_stats};
+use crate::{auth, control, sync_stats};
 
 /// Everything that the doors serve with.
 pub(crate) struct Parts {
@@ -118,7 +118,7 @@ pub(crate) fn parts(
         pools: Arc::clone(&registry) as _,
         limits: Arc::clone(&limits),
         metrics: Arc::clone(&metrics),
-        passwords: Arc::new(passwords::PasswordCache::new()?),
+        passwords: Arc::new(auth::PasswordCache::new()?),
         stats: Arc::new(stats),
         log: config
             .log

@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod api;
 mod assemble;
+pub mod auth;
 pub mod backend;
 pub mod config;
 pub mod control;
@@ -21,7 +22,6 @@ pub mod limits;
 pub mod link;
 pub mod listen;
 pub mod metrics;
-pub mod passwords;
 pub mod registry;
 pub mod serve;
 pub mod state;

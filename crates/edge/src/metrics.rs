@@ -178,6 +178,29 @@ impl Metrics {
         self.clock.elapsed()
     }
 
+    /// The sums of the edge's counters as one JSON object, for the statistics
+    /// that its owner's agents may read.
+    #[must_use]
+    pub fn totals(&self) -> serde_json::Value {
+        serde_json::json!({
+            "requests": self.http.requests.to_json(),
+            "requests_active": self.http.active.get(),
+            "refusals": self.http.refused.to_json(),
+            "backend_failures": self.http.backend_failures.to_json(),
+            "upgrades": self.http.upgrades.get(),
+            "upgraded_open": self.http.upgraded.get(),
+            "bytes": self.http.bytes.to_json(),
+            "links": self.link.links.get(),
+            "tunnels": self.link.tunnels.get(),
+            "streams": self.link.streams.get(),
+            "stream_resets": self.link.resets.get(),
+            "admissions": self.link.admissions.to_json(),
+            "proof_failures": self.link.proof_failures.to_json(),
+            "limited": self.limits.refused.to_json(),
+            "bans": self.limits.bans.get(),
+        })
+    }
+
     /// The page of `GET /metrics`, in the text format version 0.0.4.
     #[must_use]
     pub fn render(&self, facts: &ProcessFacts) -> String {
