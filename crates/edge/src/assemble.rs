@@ -201,7 +201,10 @@ fn admission_settings(config: &EdgeConfig) -> AdmissionSettings {
         max_agents: admission.max_agents as usize,
     };
     let per_address = config.limits.pins_before_ban;
-    let pin_limits = PinLimits { per_address, ..PinLimits::default() };
+    let pin_limits = PinLimits {
+        per_address,
+        ..PinLimits::default()
+    };
     AdmissionSettings { policy, pin_limits }
 }
 
