@@ -1,12 +1,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures Adit beside its peers and prints the table.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 pub(crate) struct Command {
+    #[command(subcommand)]
+    pub(crate) part: Option<Part>,
     /// Rounds; each figure is the median of them
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
@@ -37,6 +39,19 @@ impl Command {
     }
 }
 
+/// What a process of the bench's own does instead of measuring.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Part {
+    /// Be many agents: hold idle links, each with one tunnel, until stopped
+    #[command(hide = true)]
+    Hold {
+        /// File with the edge's join string
+        join: PathBuf,
+        /// Number of links
+        count: usize,
+    },
+}
+
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Load {
@@ -54,11 +69,19 @@ pub(crate) enum Load {
     Conns160,
     /// Keep-alive on 1,600 connections
     Conns1600,
+    /// 20, 200 and 2,000 idle links, held by another process (Adit only)
+    Idle,
 }
 
 impl Load {
     /// The loads of a run that names none.
-    const ALL: [Self; 4] = [Self::Keepalive, Self::New, Self::Bulk1, Self::Bulk8];
+    const ALL: [Self; 5] = [
+        Self::Keepalive,
+        Self::New,
+        Self::Bulk1,
+        Self::Bulk8,
+        Self::Idle,
+    ];
 }
 
 /// One row of the table.

@@ -18,7 +18,9 @@
 mod bulk;
 mod command;
 mod error;
+mod hold;
 mod http;
+mod idle;
 mod locate;
 mod origin;
 mod process;
@@ -37,15 +39,22 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(error::BenchError::io("start the runtime"))
-        .and_then(|runtime| runtime.block_on(rounds::run(&command)));
+        .and_then(|runtime| runtime.block_on(act(&command)));
     match outcome {
-        Ok(table) => {
-            println!("{table}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("bench: {why}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+async fn act(command: &command::Command) -> Result<(), error::BenchError> {
+    match &command.part {
+        Some(command::Part::Hold { join, count }) => hold::run(join, *count).await,
+        None => {
+            println!("{}", rounds::run(command).await?);
+            Ok(())
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::error::BenchError;
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one may take to come up.
-const START: Duration = Duration::from_secs(15);
+const START: Duration = Duration::from_secs(60);
 /// Between two looks at a condition that has no event.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -61,13 +61,13 @@ impl Running {
         self.child.id()
     }
 
-    /// What it has written so far.
-    pub(crate) fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+    /// Where it writes what it says.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Waits until `ready` says yes, and says what the process wrote when it
-    /// ends or 15 s pass before that.
+    /// ends or a minute passes before that.
     pub(crate) async fn until<F: AsyncFnMut() -> bool>(
         &mut self,
         what: &str,
@@ -84,7 +84,7 @@ impl Running {
                     "{}: {what} did not come about ({}); it said: {}",
                     self.name,
                     ended.map_or_else(|| "still running".to_owned(), |s| s.to_string()),
-                    tail(&self.said())
+                    tail(&fs::read_to_string(&self.log).unwrap_or_default())
                 )));
             }
             sleep(LOOK).await;
@@ -202,6 +202,11 @@ pub(crate) fn resident(id: u32) -> Option<u64> {
     let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Open descriptors of one process.
+pub(crate) fn descriptors(id: u32) -> usize {
+    fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)
 }
 
 #[cfg(test)]

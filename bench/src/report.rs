@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::command::{Load, Name};
+use crate::idle::Held;
 
 /// One load on one subject in one round.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,7 @@ impl Figure {
 pub(crate) struct Report {
     pub(crate) figures: BTreeMap<(Load, Name), Vec<Figure>>,
     pub(crate) missing: Vec<(Name, String)>,
+    pub(crate) idle: Vec<Held>,
     pub(crate) rounds: usize,
     pub(crate) length: Duration,
 }
@@ -144,6 +146,19 @@ impl fmt::Display for Report {
         for load in loads {
             self.section(f, load)?;
         }
+        if !self.idle.is_empty() {
+            writeln!(
+                f,
+                "\n### Idle links on the edge, one tunnel each, agents in another process\n"
+            )?;
+            writeln!(
+                f,
+                "| links | edge memory MB | KiB a link | descriptors | CPU ms a second | links/s while joining |\n|---|---|---|---|---|---|"
+            )?;
+            for held in &self.idle {
+                writeln!(f, "{held}")?;
+            }
+        }
         for (name, why) in &self.missing {
             writeln!(f, "\nNot measured: {}: {why}", name.title())?;
         }
@@ -160,5 +175,6 @@ fn title(load: Load) -> &'static str {
         Load::Conns16 => "Growth: HTTP keep-alive, 16 connections (1×)",
         Load::Conns160 => "Growth: HTTP keep-alive, 160 connections (10×)",
         Load::Conns1600 => "Growth: HTTP keep-alive, 1,600 connections (100×)",
+        Load::Idle => "Idle links",
     }
 }

@@ -5,6 +5,7 @@ use crate::bulk;
 use crate::command::{Command, Load, Name};
 use crate::error::BenchError;
 use crate::http::{self, Seen};
+use crate::idle;
 use crate::origin::Origin;
 use crate::report::{Figure, Report};
 use crate::subject::{Programs, Subject};
@@ -40,17 +41,27 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
                     continue;
                 }
             };
-            for &load in &command.loads {
+            for &load in command.loads.iter().filter(|load| **load != Load::Idle) {
                 let figure = measure(&subject, load, command.length()).await;
                 figures.entry((load, name)).or_default().push(figure);
             }
             subject.stop().await;
         }
     }
+    let idle = if command.loads.contains(&Load::Idle) && names.contains(&Name::Adit) {
+        idle::measure(&programs, &workshop).await
+    } else {
+        Ok(Vec::new())
+    };
+    let idle = idle.unwrap_or_else(|why| {
+        missing.push((Name::Adit, format!("idle links: {why}")));
+        Vec::new()
+    });
     origin.stop().await;
     Ok(Report {
         figures,
         missing,
+        idle,
         rounds: command.rounds,
         length: command.length(),
     })
@@ -83,5 +94,7 @@ async fn carry(subject: &Subject, load: Load, length: Duration) -> Seen {
         Load::Conns16 => http::keepalive(door, 16, length).await,
         Load::Conns160 => http::keepalive(door, 160, length).await,
         Load::Conns1600 => http::keepalive(door, 1600, length).await,
+        // Measured apart, with an edge of its own.
+        Load::Idle => Seen::default(),
     }
 }

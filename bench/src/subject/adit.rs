@@ -13,7 +13,7 @@ use crate::workshop::{fill, free};
 
 /// How much of its protection stays on.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Settings {
+pub(crate) enum Settings {
     /// No limits and no access log, as the peers have none.
     Free,
     /// As shipped.
@@ -27,30 +27,41 @@ pub(super) async fn start(
     settings: Settings,
 ) -> Result<(Vec<Running>, SocketAddr), BenchError> {
     let program = programs.get("adit")?;
+    let (edge, door) = start_edge(programs, dir, settings).await?;
+    let client = include_str!("../../peers/adit-client.toml");
+    let values: [(&str, &dyn Display); 2] = [("dir", &dir.display()), ("origin", &origin)];
+    let client = fill(dir, "client.toml", client, &values)?;
+    let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
+    let agent = Running::start(program, &arguments, dir, "client")?;
+    Ok((vec![agent, edge], door))
+}
+
+/// Starts an edge, and writes its join string to `dir/join`.
+pub(crate) async fn start_edge(
+    programs: &Programs,
+    dir: &Path,
+    settings: Settings,
+) -> Result<(Running, SocketAddr), BenchError> {
+    let program = programs.get("adit")?;
     let (link, door, api) = (free()?, free()?, free()?);
     let server = match settings {
         Settings::Free => include_str!("../../peers/adit-server.toml"),
         Settings::Default => include_str!("../../peers/adit-server-default.toml"),
     };
-    let client = include_str!("../../peers/adit-client.toml");
-    let values: [(&str, &dyn Display); 5] = [
+    let values: [(&str, &dyn Display); 4] = [
         ("dir", &dir.display()),
         ("link", &link),
         ("door", &door),
         ("api", &api),
-        ("origin", &origin),
     ];
     let server = fill(dir, "server.toml", server, &values)?;
-    let client = fill(dir, "client.toml", client, &values)?;
     let arguments = ["server".as_ref(), "--config".as_ref(), server.as_os_str()];
     let mut edge = Running::start(program, &arguments, dir, "server")?;
     edge.until("listening", async || TcpStream::connect(door).await.is_ok())
         .await?;
     fs::write(dir.join("join"), join_string(program, &server).await?)
         .map_err(BenchError::io("write the join string"))?;
-    let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
-    let agent = Running::start(program, &arguments, dir, "client")?;
-    Ok((vec![agent, edge], door))
+    Ok((edge, door))
 }
 
 async fn join_string(program: &Path, config: &Path) -> Result<String, BenchError> {

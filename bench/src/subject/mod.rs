@@ -1,6 +1,6 @@
 //! The subjects: each is started for its turn, and ended after it.
 
-mod adit;
+pub(crate) mod adit;
 mod bore;
 mod rathole;
 mod ssh;

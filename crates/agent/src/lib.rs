@@ -17,17 +17,21 @@ mod error;
 mod events;
 mod forward;
 mod known;
+mod link;
 mod local;
 mod network;
 mod pin;
 mod pump;
 mod random;
+mod reach;
 mod run;
 mod settings;
 mod state;
 mod target;
 mod tls;
 mod tunnels;
+#[cfg(test)]
+mod whole;
 
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};

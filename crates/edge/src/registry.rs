@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
-use adit_link_proto::{ClaimRefused, ID_EPOCH, Holder, LeaseLimits, Leases, Owner, SecretId};
+use adit_link_proto::{ClaimRefused, Holder, ID_EPOCH, LeaseLimits, Leases, Owner, SecretId};
 use adit_model::{LinkId, PublicKey, TunnelId, TunnelName};
 use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
 

@@ -16,6 +16,11 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Follows a sum that something else counts; never goes back.
+    pub fn follow(&self, sum: u64) {
+        self.0.fetch_max(sum, Ordering::Relaxed);
+    }
+
     /// The sum so far.
     #[must_use]
     pub fn get(&self) -> u64 {
