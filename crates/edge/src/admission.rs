@@ -111,7 +111,7 @@ pub struct Admitted {
 pub struct AdmissionSettings {
     /// The rules.
     pub policy: Policy,
-    /// The PIN's limits.
+    /// The PIN's limits; 0 wrong PINs = no ban of an address.
     pub pin_limits: PinLimits,
 }
 

@@ -14,6 +14,9 @@
 //! The answer is JSON sealed as a Fernet token under
 //! `base64url(HKDF-SHA256(secret, no salt, "adit/1 stats sealing", 32))`.
 //!
+//! The door has seen to it that there is neither query nor body, and that each
+//! header stands there once.
+//!
 //! Invariant: a request with any mistake gets nothing from here, as if the path
 //! were not ours; nothing is remembered of a request that proves nothing.
 
@@ -31,28 +34,15 @@ use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
 use crate::admission::Admission;
+use crate::control::Status;
+use crate::http::{self, StatsRequest};
+use crate::metrics::Metrics;
 
 /// The path.
 pub const PATH: &str = "/_sys/sync_stats";
 const METHOD: &[u8] = b"GET";
 const SIGNING: &[u8] = b"adit/1 request signing";
 const SEALING: &[u8] = b"adit/1 stats sealing";
-
-/// What of a request counts. The door has seen to it that there is neither
-/// query nor body, and that each header stands there once.
-#[derive(Clone, Copy, Debug)]
-pub struct SignedRequest<'a> {
-    /// The method.
-    pub method: &'a [u8],
-    /// The path.
-    pub path: &'a [u8],
-    /// `X-Adit-Timestamp`.
-    pub timestamp: &'a [u8],
-    /// `X-Adit-Nonce`.
-    pub nonce: &'a [u8],
-    /// `X-Adit-Signature`.
-    pub signature: &'a [u8],
-}
 
 /// A request that proves the shared secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,48 +51,56 @@ struct Proved {
     nonce: [u8; 16],
 }
 
-/// Where the statistics come from.
-pub trait Statistics: Send + Sync {
-    /// All of them, as one JSON object.
-    fn statistics(&self) -> serde_json::Value;
-}
-
 /// Answers signed requests.
-pub struct StatsDoor {
+pub struct SyncStats {
     admission: Arc<Admission>,
-    source: Arc<dyn Statistics>,
+    status: Arc<dyn Status>,
+    metrics: Arc<Metrics>,
 }
 
-impl fmt::Debug for StatsDoor {
+impl fmt::Debug for SyncStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StatsDoor")
+        f.write_str("SyncStats")
     }
 }
 
-impl StatsDoor {
-    /// Answers for one edge.
+impl SyncStats {
+    /// Answers for one edge: what its owner is told of links and tunnels, and
+    /// the sums of its counters.
     #[must_use]
-    pub fn new(admission: Arc<Admission>, source: Arc<dyn Statistics>) -> Self {
-        Self { admission, source }
+    pub fn new(admission: Arc<Admission>, status: Arc<dyn Status>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            admission,
+            status,
+            metrics,
+        }
     }
 
-    /// The sealed statistics; `None` when the request is to be treated like any
-    /// other.
-    #[must_use]
-    pub fn answer(&self, request: &SignedRequest<'_>) -> Option<String> {
+    fn statistics(&self) -> serde_json::Value {
+        let mut all = self.status.status();
+        if let Some(all) = all.as_object_mut() {
+            all.insert("totals".to_owned(), self.metrics.totals());
+        }
+        all
+    }
+}
+
+impl http::SyncStats for SyncStats {
+    fn answer(&self, request: &StatsRequest<'_>) -> Option<Vec<u8>> {
         let secret = self.admission.store().shared_secret();
         let proved = prove(request, &secret)?;
         self.admission.use_request(proved.nonce, proved.stamp)?;
-        let plain = self.source.statistics().to_string();
+        let plain = self.statistics().to_string();
         let key = derive(&secret, SEALING)?;
         let iv = random().ok()?;
         let unix = self.admission.unix_now();
-        fernet::seal(&key, unix, iv, plain.as_bytes()).ok()
+        let token = fernet::seal(&key, unix, iv, plain.as_bytes()).ok()?;
+        Some(token.into_bytes())
     }
 }
 
 /// Checks form and signature; time and single use are the caller's.
-fn prove(request: &SignedRequest<'_>, secret: &Psk) -> Option<Proved> {
+fn prove(request: &StatsRequest<'_>, secret: &Psk) -> Option<Proved> {
     if request.method != METHOD || request.path != PATH.as_bytes() {
         return None;
     }

@@ -30,7 +30,10 @@ pub(super) struct PinDesk {
 }
 
 impl PinDesk {
-    pub(super) fn new(limits: PinLimits, is_on: bool) -> Self {
+    pub(super) fn new(mut limits: PinLimits, is_on: bool) -> Self {
+        if limits.per_address == 0 {
+            limits.per_address = u32::MAX;
+        }
         let mut desk = Self {
             pin: watch::Sender::new(None),
             gate: PinGate::new(limits),
@@ -182,6 +185,19 @@ mod tests {
         let pin = desk.current();
         let tried = attempt(&mut desk, pin.as_ref(), home, later);
         assert_eq!(tried.check, PinCheck::Right);
+    }
+
+    #[test]
+    fn no_wrong_pins_before_a_ban_means_no_ban() {
+        let limits = PinLimits {
+            per_address: 0,
+            ..PinLimits::default()
+        };
+        let (mut desk, now) = (PinDesk::new(limits, true), Instant::now());
+        for _ in 0..20 {
+            let tried = attempt(&mut desk, None, ip(1), now);
+            assert_eq!((tried.check, tried.ban), (PinCheck::Wrong, false));
+        }
     }
 
     #[test]

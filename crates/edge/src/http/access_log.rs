@@ -266,6 +266,7 @@ fn timestamp(line: &mut Vec<u8>, now: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::record::Fault;
 
     fn record() -> Record<'static> {
         Record {
@@ -283,7 +284,7 @@ mod tests {
             took: Duration::from_micros(1500),
             waited: Some(Duration::from_micros(1000)),
             backend: Some("app@x"),
-            fault: Some(&"why"),
+            fault: Some(&Fault::Text("why")),
         }
     }
 

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use adit_http1::{RequestHead, ResponseHead, Trailers};
 
+use adit_model::TunnelName;
+
 use super::record::Draft;
 use crate::backend::BackendId;
 
@@ -160,6 +162,8 @@ pub(super) struct Work {
     pub(super) out: Output,
     /// For the backend.
     pub(super) lead: Output,
+    /// The tunnel whose name the last host began with.
+    pub(super) name: Option<TunnelName>,
     /// Backends that failed this request.
     pub(super) tried: Vec<BackendId>,
     pub(super) draft: Draft,
@@ -174,9 +178,21 @@ impl Work {
             trailers: Trailers::default(),
             out: Output::default(),
             lead: Output::default(),
+            name: None,
             tried: Vec::new(),
             draft: Draft::new(now),
         })
+    }
+
+    /// The tunnel that the first label of the host names. It is kept from
+    /// request to request: most name the same.
+    pub(super) fn tunnel_name(&mut self) -> Option<&TunnelName> {
+        let request = self.head.view(self.input.head());
+        let label = request.authority()?.host.as_str().split('.').next()?;
+        if self.name.as_ref().is_none_or(|name| name.as_str() != label) {
+            self.name = TunnelName::parse(label).ok();
+        }
+        self.name.as_ref()
     }
 
     /// Whether any byte of a request is here; its head may be parsed already.
@@ -232,7 +248,6 @@ impl Work {
         self.lead.reset();
     }
 }
-
 
 #[cfg(test)]
 mod tests {

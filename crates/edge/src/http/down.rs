@@ -1,6 +1,6 @@
 //! The answer's direction of an exchange: backend to visitor.
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use adit_http1::{
     BadResponse, Body, Framing, LAST_CHUNK, Name, ResponseOptions, Rewrite, Version,

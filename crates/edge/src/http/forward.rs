@@ -14,11 +14,12 @@ use std::time::Duration;
 use adit_http1::Upgrade;
 use adit_link::edge::OpenError;
 use adit_model::Code;
+use adit_routing::Target;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::Work;
-use super::pump::{End, Exchange, Fail, Facts, Resend};
+use super::pump::{End, Exchange, Facts, Fail, Resend};
 use super::record::Fault;
 use super::respond::Extra;
 use super::rewrite::{passes_upgrade, write_lead};
@@ -115,23 +116,18 @@ impl Connection {
         }
     }
 
-    fn pick(&self, work: &Work, plan: &Plan) -> Picked {
-        let name = match (&plan.way, plan.route.as_ref().map(|r| &r.target)) {
-            (Way::Upstream(backend), _) => {
-                return if work.tried.contains(&backend.id()) {
-                    Picked::Empty
-                } else {
-                    Picked::Backend(Arc::clone(backend))
-                };
-            }
-            (Way::Named, Some(adit_routing::Target::Tunnel(name))) => name.as_str(),
-            _ => {
-                let request = work.head.view(work.input.head());
-                let host = request.authority().map(|a| a.host.as_str());
-                host.and_then(|h| h.split('.').next()).unwrap_or_default()
-            }
+    fn pick(&self, work: &mut Work, plan: &Plan) -> Picked {
+        let tried = std::mem::take(&mut work.tried);
+        let picked = match (&plan.way, plan.route.as_ref().map(|r| &r.target)) {
+            (Way::Upstream(backend), _) if tried.contains(&backend.id()) => Picked::Empty,
+            (Way::Upstream(backend), _) => Picked::Backend(Arc::clone(backend)),
+            (Way::Named, Some(Target::Tunnel(name))) => self.door.parts.pools.pick(name, &tried),
+            _ => work.tunnel_name().map_or(Picked::Unknown, |name| {
+                self.door.parts.pools.pick(name, &tried)
+            }),
         };
-        self.door.parts.pools.pick(name, &work.tried)
+        work.tried = tried;
+        picked
     }
 
     /// An idle stream, or a new one.
@@ -198,10 +194,11 @@ impl Connection {
                 } else {
                     cancel(stream);
                 }
-                Ok(match (keep_alive && clean, clean) {
-                    (true, _) if !self.visitor.ended => Then::Keep,
+                let more = !self.visitor.ended || !work.input.unread().is_empty();
+                Ok(match (keep_alive && more, clean) {
+                    (true, true) => Then::Keep,
                     (_, true) => Then::Close,
-                    _ => Then::Linger,
+                    (_, false) => Then::Linger,
                 })
             }
             Err(fail) => {
@@ -251,7 +248,11 @@ impl Connection {
                 if begun {
                     return Some(Then::Cut);
                 }
-                let status = if label == BackendFailure::Timeout { 504 } else { 502 };
+                let status = if label == BackendFailure::Timeout {
+                    504
+                } else {
+                    502
+                };
                 attempt.failure = Some((label, status));
                 if self.may_try_again(work, backend, resend, attempt) {
                     work.draft.answered = None;

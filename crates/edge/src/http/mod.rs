@@ -43,16 +43,17 @@ use std::time::Duration;
 
 use adit_link::tasks::Tasks;
 use adit_link::workers::worker_index;
+use adit_model::TunnelName;
 use adit_routing::{RouteTable, Target, Upstream};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 pub use self::access_log::AccessLog;
-pub use self::record::Record;
-pub use self::server::serve_connection;
 use self::buffer::Work;
 use self::idle::{Budget, IdleStreams};
+pub use self::record::Record;
 use self::record::RequestId;
+pub use self::server::serve_connection;
 use crate::backend::{Backend, BackendId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -104,11 +105,11 @@ impl Default for HttpSettings {
 /// Where the live tunnels of a name are found.
 pub trait Pools: Send + Sync {
     /// The next backend of a name that is not among `tried`.
-    fn pick(&self, name: &str, tried: &[BackendId]) -> Picked;
+    fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked;
 }
 
 impl Pools for Registry {
-    fn pick(&self, name: &str, tried: &[BackendId]) -> Picked {
+    fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
         Registry::pick(self, name, tried)
     }
 }
@@ -234,7 +235,9 @@ impl HttpDoor {
     pub fn new(parts: DoorParts, table: RouteTable, seed: [u8; 16]) -> Arc<Self> {
         let (high, low) = seed.split_at(8);
         let word = |b: &[u8]| b.iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
-        let pools = (0..parts.workers.max(1)).map(|_| Mutex::default()).collect();
+        let pools = (0..parts.workers.max(1))
+            .map(|_| Mutex::default())
+            .collect();
         Arc::new(Self {
             routes: ArcSwap::from_pointee(Routes::new(table, None)),
             pools,
@@ -248,7 +251,8 @@ impl HttpDoor {
     /// Replaces the route table; a stream keeps the route it began with.
     pub fn set_table(&self, table: RouteTable) {
         let before = self.routes.load_full();
-        self.routes.store(Arc::new(Routes::new(table, Some(&before))));
+        self.routes
+            .store(Arc::new(Routes::new(table, Some(&before))));
     }
 
     /// The current routes.
@@ -281,7 +285,10 @@ impl HttpDoor {
     /// An id no other request of this edge has, and nobody can guess.
     fn request_id(&self) -> RequestId {
         let count = self.next_id.fetch_add(1, Ordering::Relaxed);
-        RequestId::made(mix(count ^ self.ids[0]), mix(count.wrapping_add(self.ids[1])))
+        RequestId::made(
+            mix(count ^ self.ids[0]),
+            mix(count.wrapping_add(self.ids[1])),
+        )
     }
 }
 

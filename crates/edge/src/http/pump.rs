@@ -184,11 +184,7 @@ impl Exchange {
     /// What an error of the stream means for the request.
     pub(super) fn broken(&self, error: &StreamError) -> Fail {
         let unless_answered = |resend| {
-            if self.answered {
-                Resend::Never
-            } else {
-                resend
-            }
+            if self.answered { Resend::Never } else { resend }
         };
         let (label, resend) = match error {
             StreamError::Reset {

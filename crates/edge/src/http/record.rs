@@ -36,7 +36,10 @@ impl RequestId {
             return None;
         }
         let mut bytes = [0; Self::LONGEST];
-        bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip(text)
+            .for_each(|(to, from)| *to = *from);
         Some(Self {
             bytes,
             length: u8::try_from(text.len()).unwrap_or(0),
@@ -52,7 +55,7 @@ impl RequestId {
 
 /// Why a request went wrong, for the log.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Refused(adit_http1::Refusal),
     BadAnswer(adit_http1::BadResponse),
     BadBody(adit_http1::BodyError),
@@ -141,7 +144,7 @@ pub struct Record<'a> {
     /// The backend that answered, or was asked last.
     pub backend: Option<&'a str>,
     /// What went wrong.
-    pub fault: Option<&'a dyn fmt::Display>,
+    pub(super) fault: Option<&'a Fault>,
 }
 
 #[cfg(test)]

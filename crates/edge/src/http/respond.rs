@@ -39,13 +39,19 @@ impl After {
 
 /// Appends an answer of the door.
 pub(super) fn answer(out: &mut Vec<u8>, status: u16, extra: Extra<'_>, after: After) {
-    put(out, &["HTTP/1.1 ", &status.to_string(), " ", reason(status)]);
+    put(
+        out,
+        &["HTTP/1.1 ", &status.to_string(), " ", reason(status)],
+    );
     out.extend_from_slice(b"\r\nDate: ");
     out.extend_from_slice(&date());
     let mut body: &[u8] = b"";
     match extra {
         Extra::Nothing if status == 405 => {
-            put(out, &["\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"]);
+            put(
+                out,
+                &["\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"],
+            );
         }
         Extra::Nothing => {}
         Extra::RetryAfter(seconds) => put(out, &["\r\nRetry-After: ", &seconds.to_string()]),
@@ -175,12 +181,17 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let (first, rest) = text.split_once("\r\nDate: ").unwrap();
         assert_eq!(first, "HTTP/1.1 404 Not Found");
-        assert_eq!(&rest[29..], "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            &rest[29..],
+            "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
     }
 
     #[test]
     fn every_status_has_its_words() {
-        for status in [200, 308, 400, 401, 404, 405, 408, 413, 414, 417, 429, 431, 502, 503, 504, 505] {
+        for status in [
+            200, 308, 400, 401, 404, 405, 408, 413, 414, 417, 429, 431, 502, 503, 504, 505,
+        ] {
             assert!(!reason(status).is_empty(), "{status}");
         }
     }

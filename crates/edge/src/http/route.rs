@@ -108,7 +108,9 @@ impl Connection {
         } else {
             peer
         };
-        let given = request.value(Name::XRequestId).filter(|_| self.peer.trusted);
+        let given = request
+            .value(Name::XRequestId)
+            .filter(|_| self.peer.trusted);
         work.draft.id = given
             .and_then(RequestId::given)
             .unwrap_or_else(|| self.door.request_id());
@@ -132,7 +134,8 @@ impl Connection {
     /// body that was announced will not be read.
     pub(super) fn may_keep(&self, work: &Work, stop: &CancellationToken) -> bool {
         let request = work.head.view(work.input.head());
-        request.keep_alive() && !request.has_body() && !self.visitor.ended && !stop.is_cancelled()
+        let more = !self.visitor.ended || !work.input.unread().is_empty();
+        request.keep_alive() && !request.has_body() && more && !stop.is_cancelled()
     }
 
     /// Sends an answer of the door's own.
@@ -234,10 +237,7 @@ pub(super) fn body_limit(door: &HttpDoor, plan: &Plan) -> Option<u64> {
         .or(door.parts.settings.body_bytes)
 }
 
-fn stats_request<'r>(
-    request: &Request<'r>,
-    client: std::net::IpAddr,
-) -> Option<StatsRequest<'r>> {
+fn stats_request<'r>(request: &Request<'r>, client: std::net::IpAddr) -> Option<StatsRequest<'r>> {
     let target = request.target();
     if target.path != STATS_PATH || target.query.is_some() || request.has_body() {
         return None;

@@ -102,7 +102,12 @@ async fn turn_away(mut visitor: Visitor, door: &HttpDoor, refusal: limits::Refus
     let extra = limit_extra(refusal);
     respond::answer(&mut work.out.bytes, 429, extra, After::CLOSE);
     let sent = poll_fn(|cx| poll_send(cx, &mut visitor, &mut work)).await;
-    door.parts.metrics.http.refused.of(HttpRefusal::Limited).add(1);
+    door.parts
+        .metrics
+        .http
+        .refused
+        .of(HttpRefusal::Limited)
+        .add(1);
     door.give_work(work);
     if sent.is_ok() {
         linger(&mut visitor, &mut Timer::default()).await;
@@ -208,9 +213,7 @@ impl Connection {
         } else {
             settings.idle_time
         };
-        let until = *self
-            .wait_until
-            .get_or_insert_with(|| Instant::now() + time);
+        let until = *self.wait_until.get_or_insert_with(|| Instant::now() + time);
         ready!(self.timer.poll(cx, Some(until)));
         Poll::Ready(if begun { Next::Slow } else { Next::Closed })
     }
@@ -328,7 +331,7 @@ fn record(work: &Work, took: Duration) -> Record<'_> {
             .answered
             .map(|at| at.saturating_duration_since(draft.started)),
         backend: draft.backend.as_ref().map(|b| &**b.label()),
-        fault: draft.fault.as_ref().map(|f| f as &dyn std::fmt::Display),
+        fault: draft.fault.as_ref(),
     }
 }
 

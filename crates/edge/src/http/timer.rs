@@ -53,7 +53,13 @@ mod tests {
         })
         .await;
         assert_eq!(start.elapsed(), Duration::from_secs(9));
-        poll_fn(|cx| timer.poll(cx, after(20)).map(|()| ()).map(|()| cx.waker().wake_by_ref())).await;
+        poll_fn(|cx| {
+            timer
+                .poll(cx, after(20))
+                .map(|()| ())
+                .map(|()| cx.waker().wake_by_ref())
+        })
+        .await;
         assert_eq!(start.elapsed(), Duration::from_secs(20));
         let mut first = true;
         poll_fn(|cx| {

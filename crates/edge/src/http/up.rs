@@ -70,7 +70,10 @@ impl Up {
         let Some(credit) = &mut self.credit else {
             return;
         };
-        let waited = self.waiting.take().map_or(Duration::ZERO, |at| at.elapsed());
+        let waited = self
+            .waiting
+            .take()
+            .map_or(Duration::ZERO, |at| at.elapsed());
         let millis = (count as u64).saturating_mul(1000) / u64::from(settings.body_rate.max(1));
         *credit = credit
             .saturating_sub(waited)
@@ -92,7 +95,9 @@ impl Up {
     /// How much of `unread` belongs to a body of known length.
     fn ready(&self, unread: &[u8]) -> usize {
         let left = self.body.remaining().unwrap_or(0);
-        usize::try_from(left).unwrap_or(usize::MAX).min(unread.len())
+        usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(unread.len())
     }
 }
 

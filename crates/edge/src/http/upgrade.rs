@@ -66,8 +66,12 @@ impl Connection {
         work.draft.received += upgraded.received;
         work.draft.sent += upgraded.sent;
         let traffic = &backend.traffic;
-        traffic.bytes_in.fetch_add(upgraded.received, Ordering::Relaxed);
-        traffic.bytes_out.fetch_add(upgraded.sent, Ordering::Relaxed);
+        traffic
+            .bytes_in
+            .fetch_add(upgraded.received, Ordering::Relaxed);
+        traffic
+            .bytes_out
+            .fetch_add(upgraded.sent, Ordering::Relaxed);
         match end {
             Ok(()) => {
                 upgraded.stream.retire(&self.door.parts.tasks);
@@ -112,11 +116,7 @@ impl Upgraded {
     }
 
     /// Visitor to backend; ready when that direction has ended.
-    fn poll_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        visitor: &mut Visitor,
-    ) -> Result<Poll<()>, Broken> {
+    fn poll_up(&mut self, cx: &mut Context<'_>, visitor: &mut Visitor) -> Result<Poll<()>, Broken> {
         loop {
             match self.stream.poll_flush(cx) {
                 Poll::Ready(Ok(())) if self.up_ended => return Ok(Poll::Ready(())),

@@ -156,7 +156,11 @@ mod tests {
 
     #[test]
     fn addresses_are_written_whole() {
-        for text in ["1.2.3.4", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+        for text in [
+            "1.2.3.4",
+            "2001:db8::1",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        ] {
             assert_eq!(AddressText::of(text.parse().unwrap()).as_str(), text);
         }
     }

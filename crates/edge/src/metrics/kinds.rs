@@ -136,6 +136,17 @@ impl<L: Label, T> Family<L, T> {
     }
 }
 
+impl<L: Label> Family<L> {
+    /// Value of the label -> sum.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let mut all = serde_json::Map::new();
+        for &value in L::ALL {
+            all.insert(value.text().to_owned(), self.of(value).get().into());
+        }
+        all.into()
+    }
+}
+
 /// Upper bounds of the buckets, in microseconds.
 const BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,

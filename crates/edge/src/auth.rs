@@ -10,13 +10,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adit_link::entropy::random;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 use aws_lc_rs::{constant_time, hmac};
+
+use crate::http::Passwords;
+use crate::state::StateError;
 
 /// Logins remembered as right, and as many as wrong.
 const REMEMBERED: usize = 4096;
@@ -115,59 +117,32 @@ struct Known {
 }
 
 /// Checks passwords and remembers what it found.
-pub struct Passwords {
+pub struct PasswordCache {
     key: hmac::Key,
     known: Mutex<Known>,
 }
 
-impl fmt::Debug for Passwords {
+impl fmt::Debug for PasswordCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passwords")
+        f.write_str("PasswordCache")
     }
 }
 
-impl Passwords {
+impl PasswordCache {
     /// Remembers nothing yet.
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn new() -> io::Result<Self> {
-        let key: [u8; 32] = random()?;
+    pub fn new() -> Result<Self, StateError> {
+        let key: [u8; 32] = random().map_err(StateError::Random)?;
         Ok(Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             known: Mutex::default(),
         })
     }
 
-    /// What [`Passwords::verify`] found for the same three, if it is
-    /// remembered; about a microsecond.
-    #[must_use]
-    pub fn recall(&self, login: &str, user: &str, password: &str) -> Option<bool> {
-        let mark = self.mark(login, user, password);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.right.contains(&mark) {
-            return Some(true);
-        }
-        known.wrong.contains(&mark).then_some(false)
-    }
-
-    /// Checks user and password against `login`, as slowly as its hash was made
-    /// to be, whichever of the two is wrong. Blocks; for a blocking thread.
-    #[must_use]
-    pub fn verify(&self, login: &str, user: &str, password: &str) -> bool {
-        let is_right = parse(login).is_ok_and(|(name, hash)| {
-            let same = constant_time::verify_slices_are_equal(name.as_bytes(), user.as_bytes());
-            let fits = Argon2::default().verify_password(password.as_bytes(), &hash);
-            same.is_ok() & fits.is_ok()
-        });
-        let mark = self.mark(login, user, password);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_right {
-            known.right.insert(mark);
-        } else {
-            known.wrong.insert(mark);
-        }
-        is_right
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mark(&self, login: &str, user: &str, password: &str) -> Mark {
@@ -179,6 +154,34 @@ impl Passwords {
         let mut mark = [0; 32];
         mark.copy_from_slice(context.sign().as_ref());
         mark
+    }
+}
+
+impl Passwords for PasswordCache {
+    fn recall(&self, login: &str, user: &str, password: &str) -> Option<bool> {
+        let mark = self.mark(login, user, password);
+        let mut known = self.known();
+        if known.right.contains(&mark) {
+            return Some(true);
+        }
+        known.wrong.contains(&mark).then_some(false)
+    }
+
+    /// As slow whichever of user and password is wrong.
+    fn verify(&self, login: &str, user: &str, password: &str) -> bool {
+        let is_right = parse(login).is_ok_and(|(name, hash)| {
+            let same = constant_time::verify_slices_are_equal(name.as_bytes(), user.as_bytes());
+            let fits = Argon2::default().verify_password(password.as_bytes(), &hash);
+            same.is_ok() & fits.is_ok()
+        });
+        let mark = self.mark(login, user, password);
+        let mut known = self.known();
+        if is_right {
+            known.right.insert(mark);
+        } else {
+            known.wrong.insert(mark);
+        }
+        is_right
     }
 }
 
@@ -204,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_password_is_checked_once_and_remembered() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = PasswordCache::new().unwrap();
         let login = login("ann", "se:cret");
         for (user, password, right) in [
             ("ann", "se:cret", true),
@@ -248,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_no_login_is_refused_and_never_right() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = PasswordCache::new().unwrap();
         let bcrypt = "a:$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
         let argon2i = login("a", "p").replace("argon2id", "argon2i");
         let old = login("a", "p").replace("v=19", "v=16");
@@ -271,7 +274,7 @@ mod tests {
 
     #[test]
     fn wrong_passwords_push_nothing_right_out_and_memory_is_bounded() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = PasswordCache::new().unwrap();
         let login = login("ann", "right");
         assert!(passwords.verify(&login, "ann", "right"));
         for n in 0..3 * REMEMBERED {
