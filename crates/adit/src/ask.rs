@@ -50,7 +50,7 @@ fn looked_up(reference: &SecretRef, screen: &Screen) -> Option<Pin> {
     }
 }
 
-fn asked(screen: &Screen) -> Option<Pin> {
+fn asked(screen: &Arc<Screen>) -> Option<Pin> {
     let _quiet = screen.pause();
     for _ in 0..TRIES {
         terminal::ask("PIN of the edge (on its terminal, or adit server --print-pin): ");

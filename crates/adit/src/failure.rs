@@ -22,8 +22,6 @@ pub(crate) enum Failure {
     },
     /// Mistakes in a configuration.
     Mistakes(Mistakes),
-    /// All was said already.
-    Told(Code),
 }
 
 impl Failure {
@@ -47,12 +45,12 @@ impl Failure {
 
     fn code(&self) -> Code {
         match self {
-            Self::One { code, .. } | Self::Told(code) => *code,
+            Self::One { code, .. } => *code,
             Self::Mistakes(mistakes) => mistakes.code(),
         }
     }
 
-    fn text(&self) -> Option<String> {
+    fn text(&self) -> String {
         match self {
             Self::One { code, what, remedy } => {
                 let remedy = remedy.clone().or_else(|| advice::remedy(*code));
@@ -63,7 +61,7 @@ impl Failure {
                         text.push_str(&line);
                     }
                 }
-                Some(text)
+                text
             }
             Self::Mistakes(mistakes) => {
                 let count = mistakes.all().len();
@@ -73,17 +71,14 @@ impl Failure {
                     format!("{count} mistakes")
                 };
                 let shown = mistakes.render(terminal::note_paint());
-                Some(format!("{shown}\n{words}; nothing was started"))
+                format!("{shown}\n{words}; nothing was started")
             }
-            Self::Told(_) => None,
         }
     }
 
     /// Tells it on stderr and gives the exit status.
     pub(crate) fn tell(&self) -> ExitCode {
-        if let Some(text) = self.text() {
-            terminal::note(&text);
-        }
+        terminal::note(&self.text());
         ExitCode::from(self.code().fault().exit_status())
     }
 }
@@ -130,7 +125,7 @@ mod tests {
             Code::PORT_IN_USE,
             "the HTTP door cannot listen on 127.0.0.1:8080: address in use",
         );
-        let text = failure.text().unwrap();
+        let text = failure.text();
         assert!(text.starts_with("error ADIT-2001: the HTTP door cannot listen on 127.0.0.1:8080"));
         assert!(text.contains("\n    stop it (`ss -ltnp`"), "{text}");
         assert_eq!(failure.code().fault().exit_status(), 1);
@@ -139,8 +134,7 @@ mod tests {
     #[test]
     fn a_remedy_of_the_case_stands_above_the_codes() {
         let failure = Failure::with(Code::USAGE, "a\u{1b}[31m", "do this");
-        assert_eq!(failure.text().unwrap(), "error ADIT-1001: a\u{fffd}[31m\n    do this");
-        assert!(Failure::Told(Code::REFUSED).text().is_none());
+        assert_eq!(failure.text(), "error ADIT-1001: a\u{fffd}[31m\n    do this");
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl Registry {
     pub fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
         let inner = self.read();
         let Some(pool) = inner.pools.get(name) else {
-            return if inner.leases.is_taken(name.as_str()) {
+            return if inner.leases.is_taken(name) {
                 Picked::Empty
             } else {
                 Picked::Unknown

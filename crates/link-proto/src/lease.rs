@@ -275,7 +275,7 @@ impl Leases {
 
     /// Whether the name is held or kept for its owner.
     #[must_use]
-    pub fn is_taken(&self, name: &str) -> bool {
+    pub fn is_taken(&self, name: &TunnelName) -> bool {
         self.names.contains_key(name)
     }
 

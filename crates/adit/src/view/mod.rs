@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub(crate) use self::board::Board;
-pub(crate) use self::screen::Screen;
+pub(crate) use self::screen::{LogWriter, Screen};
 
 /// How often the live view is drawn at most.
 const FRAME: Duration = Duration::from_millis(200);

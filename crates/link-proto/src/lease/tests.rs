@@ -86,7 +86,7 @@ fn a_name_waits_for_its_owner_and_then_is_free() {
         .claim(&app, holder(2, 2, 2), false, just_before)
         .unwrap();
     leases.release(LinkId(2), now + GRACE);
-    assert!(leases.is_taken(app.as_str()));
+    assert!(leases.is_taken(&app));
     leases
         .claim(&app, stranger, false, now + GRACE + GRACE)
         .unwrap();
