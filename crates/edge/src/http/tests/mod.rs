@@ -442,7 +442,7 @@ async fn an_idle_visitor_is_small() {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let door = Arc::clone(&world.door);
     let task = serve_connection(socket, peer, door, world.stop.clone());
-    let size = std::mem::size_of_val(&task);
+    let size = size_of_val(&task);
     // Beside it: the timer, the socket's registration, the task's header.
     assert!(size <= 1400, "{size}");
 }
