@@ -188,7 +188,7 @@ impl Connection {
                 let (clean, seconds) = (exchange.up.done, exchange.down.seconds);
                 let stream = exchange.into_stream();
                 if reuse {
-                    self.door.give_stream(backend.id(), stream, seconds);
+                    self.door.give_stream(backend, stream, seconds);
                 } else if clean {
                     stream.retire(&self.door.parts.tasks);
                 } else {
