@@ -5,11 +5,11 @@
 //! counts it and starts again on a new connection.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -87,9 +87,9 @@ async fn visitors(door: &Door, count: usize, length: Duration, manner: Manner) -
     let begun = Instant::now();
     let until = begun + length;
     let mut set = JoinSet::new();
-    for number in 0..count {
+    for _ in 0..count {
         let door = door.clone();
-        set.spawn(visitor(door, number, until, manner));
+        set.spawn(visitor(door, until, manner));
     }
     let mut seen = Seen::default();
     while let Some(done) = set.join_next().await {
@@ -102,13 +102,13 @@ async fn visitors(door: &Door, count: usize, length: Duration, manner: Manner) -
     seen
 }
 
-async fn visitor(door: Door, number: usize, until: Instant, manner: Manner) -> Seen {
+async fn visitor(door: Door, until: Instant, manner: Manner) -> Seen {
     let mut seen = Seen::default();
     while Instant::now() < until && seen.errors < MOST_ERRORS {
         let life = async {
             match manner {
                 Manner::Keep => keep(&door, until, &mut seen).await,
-                Manner::Close => once(&door, number, &mut seen).await,
+                Manner::Close => once(&door, &mut seen).await,
             }
         };
         if !matches!(timeout_at(until + GRACE, life).await, Ok(Ok(()))) {
@@ -132,14 +132,11 @@ async fn keep(door: &Door, until: Instant, seen: &mut Seen) -> io::Result<()> {
     Ok(())
 }
 
-/// A visitor of its own source address, so that ports in `TIME_WAIT` never
-/// run out.
-async fn once(door: &Door, number: usize, seen: &mut Seen) -> io::Result<()> {
+/// Waits for the server to close first, so that `TIME_WAIT` is its, and the
+/// visitors' ports do not run out.
+async fn once(door: &Door, seen: &mut Seen) -> io::Result<()> {
     let begun = Instant::now();
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((source(number), 0)))?;
-    let mut stream = socket.connect(door.address).await?;
-    stream.set_nodelay(true)?;
+    let mut stream = TcpStream::connect(door.address).await?;
     let request = format!(
         "GET /small HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         door.host
@@ -152,11 +149,6 @@ async fn once(door: &Door, number: usize, seen: &mut Seen) -> io::Result<()> {
     }
     note(seen, begun);
     Ok(())
-}
-
-fn source(number: usize) -> Ipv4Addr {
-    let [high, low] = u16::try_from(number).unwrap_or(0).to_be_bytes();
-    Ipv4Addr::new(127, 1, high, low.max(1))
 }
 
 fn note(seen: &mut Seen, begun: Instant) {

@@ -98,7 +98,7 @@ impl Agent {
                 }
                 Step::Link(event) => self.on_link(event)?,
                 Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await,
-                Step::Dialled(Err(error)) => self.on_failed(error)?,
+                Step::Dialled(Err(error)) => self.on_failed(error).await?,
                 Step::Network(change) => self.on_network(change),
                 Step::AskAgain => self.ask_again(),
             }
@@ -178,13 +178,18 @@ impl Agent {
         }
     }
 
-    fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
+    async fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
         self.attempt = None;
         let wait = self.next_wait();
         if self.link.is_some() {
             // The current link still serves; its own end tells the rest.
             tracing::info!(%error, "another way to the edge could not be used");
             self.dial_after(wait, &[]);
+            return Ok(());
+        }
+        let by_secret = matches!(error, DialError::Silent | DialError::Refused);
+        if by_secret && self.known.refresh().await {
+            self.dial_after(Duration::ZERO, &[]);
             return Ok(());
         }
         match error {

@@ -41,13 +41,17 @@ use self::seats::Seats;
 use self::secrets::SecretMap;
 use crate::limits::{Limits, Strike};
 use crate::metrics::{AdmissionOutcome, Metrics, ProofFailure};
-use crate::random;
 use crate::state::{AdmittedBy, Agent, Books, Keep, Seen, SeenProof, StateError, Store};
+use adit_link::entropy::random;
 
 /// Proofs remembered; an entry lives for twice the window at most.
 const PROOFS: usize = 65_536;
 /// Of these, by one secret.
 const PROOFS_OF_ONE: usize = 32_768;
+
+/// Under which signed requests stand among the seen proofs; the ids of secrets
+/// are random.
+const SIGNED_REQUESTS: SecretId = SecretId(*b"requests");
 
 /// A proved pre-shared secret: where the handshake starts from.
 pub struct Candidate {
@@ -107,7 +111,7 @@ pub struct Admitted {
 pub struct AdmissionSettings {
     /// The rules.
     pub policy: Policy,
-    /// The PIN's limits.
+    /// The PIN's limits; 0 wrong PINs = no ban of an address.
     pub pin_limits: PinLimits,
 }
 
@@ -253,18 +257,30 @@ impl Admission {
         let keys = PskKeys::new(&psk);
         let edge = self.identity().public();
         let proved = first.prove_link(&keys, &edge).ok_or(ProofFailure::Mac)?;
-        self.use_up(first).map_err(|(failure, cause)| {
-            let entry = Entry::new(self.unix_now(), "first message", "ignored");
-            self.audit.write(&entry.peer(peer).way(way).because(cause));
-            failure
-        })?;
+        self.use_up(first.id(), first.nonce(), first.unix())
+            .map_err(|(failure, cause)| {
+                let entry = Entry::new(self.unix_now(), "first message", "ignored");
+                self.audit.write(&entry.peer(peer).way(way).because(&cause));
+                failure
+            })?;
         Ok((proved, Candidate { keys, psk, way }))
     }
 
-    /// Uses a proved first message up, in memory and on disk.
-    fn use_up(&self, first: &First) -> Result<(), (ProofFailure, String)> {
+    /// Uses a signed request up, like a first message: `None` when its stamp is
+    /// outside the window or its nonce was used. To be called when its
+    /// signature was checked.
+    pub(crate) fn use_request(&self, nonce: [u8; 16], stamp: u64) -> Option<()> {
+        self.use_up(SIGNED_REQUESTS, nonce, stamp).ok()
+    }
+
+    /// Uses a proof up, in memory and on disk.
+    fn use_up(
+        &self,
+        id: SecretId,
+        nonce: [u8; 16],
+        stamp: u64,
+    ) -> Result<(), (ProofFailure, String)> {
         let unix = self.unix_now();
-        let (id, nonce, stamp) = (first.id(), first.nonce(), first.unix());
         let checked = lock(&self.replay).check(id, nonce, stamp, unix);
         checked.map_err(|error| {
             let failure = match error {
@@ -391,7 +407,7 @@ impl Admission {
         candidate: &Candidate,
         pin: Option<PinCheck>,
     ) -> Result<(Agent, Seat), Cause> {
-        let fresh = random::bytes().map_err(|_| Cause::NotSaved)?;
+        let fresh = random().map_err(|_| Cause::NotSaved)?;
         let fresh = Psk::from_random(fresh);
         let now = self.unix_now();
         let way = candidate.way;

@@ -36,7 +36,7 @@ use self::folder::Folder;
 use self::records::RecordError;
 use self::seen::SeenLog;
 pub use self::seen::{Seen, SeenProof};
-use crate::random;
+use adit_link::entropy::random;
 
 const FORMAT: &str = "format";
 const FORMAT_MAGIC: &str = "adit edge data, format ";
@@ -303,7 +303,7 @@ fn open_identity(folder: &Folder, has_agents: bool) -> Result<Identity, StateErr
         Some(bytes) => records::read_identity(&bytes).map_err(of),
         None if has_agents => Err(StateError::IdentityMissing(folder.path_of(IDENTITY))),
         None => {
-            let seed = random::bytes()?;
+            let seed = random().map_err(StateError::Random)?;
             let identity = Identity::from_seed(seed)
                 .map_err(|e| StateError::damaged(&folder.path_of(IDENTITY), e.to_string()))?;
             let bytes = records::write_identity(&identity).map_err(of)?;
@@ -334,7 +334,7 @@ fn open_secret(folder: &Folder, configured: Option<Psk>) -> Result<SharedSecret,
 }
 
 fn make_secret(folder: &Folder) -> Result<Psk, StateError> {
-    let psk = Psk::from_random(random::bytes()?);
+    let psk = Psk::from_random(random().map_err(StateError::Random)?);
     let line = Zeroizing::new(format!("{}\n", psk.expose()));
     folder.write(SECRET, line.as_bytes())?;
     Ok(psk)

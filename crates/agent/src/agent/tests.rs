@@ -25,7 +25,7 @@ async fn dialled(agent: &mut Agent, stop: &CancellationToken) {
     loop {
         match agent.next_step(stop).await {
             Step::Dialled(Ok((link, streams))) => return agent.on_live(link, streams).await,
-            Step::Dialled(Err(error)) => return agent.on_failed(error).unwrap(),
+            Step::Dialled(Err(error)) => return agent.on_failed(error).await.unwrap(),
             Step::Link(event) => agent.on_link(event).unwrap(),
             _ => {}
         }
@@ -73,7 +73,7 @@ async fn another_way_is_taken_at_once_and_the_old_one_ends_when_unused() {
     while agent.attempt.is_some() {
         match agent.next_step(&stop).await {
             Step::Link(event) => agent.on_link(event).unwrap(),
-            Step::Dialled(Err(error)) => agent.on_failed(error).unwrap(),
+            Step::Dialled(Err(error)) => agent.on_failed(error).await.unwrap(),
             _ => {}
         }
     }
@@ -91,4 +91,24 @@ async fn a_change_cuts_the_wait_short() {
     dialled(&mut agent, &stop).await;
     edge.next().await;
     assert!(agent.link.is_some());
+}
+
+#[tokio::test]
+async fn a_secret_that_another_process_was_handed_is_used() {
+    let mut edge = TestEdge::start().await;
+    let data = tempfile::tempdir().unwrap();
+    let mut agent = agent_of(&edge, data.path(), "9").await;
+    let join = edge.join_string();
+    let folder = crate::DataFolder::open(data.path()).unwrap();
+    let own = crate::whole::edge::secret(2);
+    folder
+        .save_secret(&join.edge, &join.addresses, &own)
+        .unwrap();
+    edge.policy().secrets = vec![own.clone()];
+    let stop = CancellationToken::new();
+    agent.dial_after(Duration::ZERO, &[]);
+    dialled(&mut agent, &stop).await;
+    assert!(agent.link.is_none(), "the join string is used up");
+    dialled(&mut agent, &stop).await;
+    assert_eq!(edge.next().await.secret, own);
 }

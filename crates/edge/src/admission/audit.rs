@@ -54,7 +54,7 @@ impl Entry {
         }
     }
 
-    pub(crate) fn because(mut self, cause: impl ToString) -> Self {
+    pub(crate) fn because(mut self, cause: &(impl ToString + ?Sized)) -> Self {
         self.cause = Some(cause.to_string());
         self
     }
@@ -161,7 +161,7 @@ mod tests {
         let folder = Arc::new(Folder::open(top.path()).unwrap());
         let audit = Audit::open(Arc::clone(&folder)).unwrap();
         let entry = Entry::new(5, "admission", "refused")
-            .because("x".repeat(500_000))
+            .because(&"x".repeat(500_000))
             .agent(&PublicKey([1; 32]))
             .way(Way::SharedSecret)
             .version("1.0\n\u{1b}[31mred");

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::audit::Entry;
 use super::policy::Way;
 use super::{Admission, lock};
-use crate::random::{self, RandomError};
 use crate::state::{BooksFull, Keep, StateError, Token, TokenId, TokenState};
+use adit_link::entropy::random;
 
 /// How often what could wait is written and old things are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
@@ -32,9 +32,6 @@ pub enum ManageError {
     /// It could not be written. A revocation holds until the edge restarts.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Nothing secret can be made.
-    #[error(transparent)]
-    Random(#[from] RandomError),
 }
 
 /// What a new join token shall be.
@@ -148,7 +145,7 @@ impl Admission {
             let cause = format!("clock moved from {} to {}", change.from, change.to);
             tracing::warn!(%cause, "agents that dial within 35 s have to try again");
             self.audit
-                .write(&Entry::new(change.to, "clock", "anchored").because(cause));
+                .write(&Entry::new(change.to, "clock", "anchored").because(&cause));
         }
         lock(&self.pin).tick(now);
         self.refresh_ids();
@@ -224,11 +221,11 @@ impl Admission {
 }
 
 /// A token with fresh random bytes.
-pub(crate) fn make_token(wish: TokenWish, now: u64) -> Result<Token, RandomError> {
+pub(crate) fn make_token(wish: TokenWish, now: u64) -> Result<Token, StateError> {
     let life = wish.life.unwrap_or(TOKEN_LIFE);
     Ok(Token {
-        id: TokenId(random::bytes()?),
-        secret: Psk::from_random(random::bytes()?),
+        id: TokenId(random().map_err(StateError::Random)?),
+        secret: Psk::from_random(random().map_err(StateError::Random)?),
         made: now,
         expires: now.saturating_add(life.as_secs()),
         scope: wish.scope,

@@ -9,7 +9,7 @@ use adit_model::{Pin, PublicKey};
 use tokio::sync::watch;
 
 use super::policy::PinCheck;
-use crate::random;
+use adit_link::entropy::random;
 
 /// What a try of the PIN leads to besides its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,10 @@ pub(super) struct PinDesk {
 }
 
 impl PinDesk {
-    pub(super) fn new(limits: PinLimits, is_on: bool) -> Self {
+    pub(super) fn new(mut limits: PinLimits, is_on: bool) -> Self {
+        if limits.per_address == 0 {
+            limits.per_address = u32::MAX;
+        }
         let mut desk = Self {
             pin: watch::Sender::new(None),
             gate: PinGate::new(limits),
@@ -109,7 +112,7 @@ impl PinDesk {
 }
 
 fn make_pin() -> Option<Pin> {
-    let bytes = random::bytes::<24>()
+    let bytes = random::<24>()
         .inspect_err(|error| tracing::error!(%error, "no PIN could be made: nobody can enrol"))
         .ok()?;
     let (words, _) = bytes.as_chunks::<4>();
@@ -182,6 +185,19 @@ mod tests {
         let pin = desk.current();
         let tried = attempt(&mut desk, pin.as_ref(), home, later);
         assert_eq!(tried.check, PinCheck::Right);
+    }
+
+    #[test]
+    fn no_wrong_pins_before_a_ban_means_no_ban() {
+        let limits = PinLimits {
+            per_address: 0,
+            ..PinLimits::default()
+        };
+        let (mut desk, now) = (PinDesk::new(limits, true), Instant::now());
+        for _ in 0..20 {
+            let tried = attempt(&mut desk, None, ip(1), now);
+            assert_eq!((tried.check, tried.ban), (PinCheck::Wrong, false));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ fn key(n: u8) -> PublicKey {
 }
 
 fn enrol(store: &Store, n: u8) -> Psk {
-    let fresh = Psk::from_random(random::bytes().unwrap());
+    let fresh = Psk::from_random(random().unwrap());
     store.change(|books| {
         let agent = books.enrol(key(n), AdmittedBy::SharedSecret, fresh, 1000);
         (Keep::Now, agent.unwrap().secret.clone())
