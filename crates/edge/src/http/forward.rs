@@ -171,6 +171,7 @@ impl Connection {
             upgrade: passes_upgrade(plan, &request),
             keep_alive: request.keep_alive() && !stop.is_cancelled(),
         };
+        work.answer.reset();
         let mut exchange = Exchange::new(opened, &request, &facts);
         let before = (work.draft.received, work.draft.sent);
         let (visitor, timer) = (&mut self.visitor, &mut self.timer);
