@@ -205,7 +205,7 @@ pub struct DoorParts {
 }
 
 /// What one worker keeps for its connections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct WorkerPool {
     works: Vec<Box<Work>>,
     streams: IdleStreams,
