@@ -1,5 +1,11 @@
 //! A whole link between two sockets: handshake, channels, streams, ends.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "code for tests alone, where a panic is how a test fails"
+)]
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -201,7 +207,7 @@ async fn serve(
         instance,
         peer,
         max_channels,
-        idle_channels: 0,
+        idle_channels: 1,
         workers: 1,
     };
     let auth = AuthOk {
@@ -210,7 +216,7 @@ async fn serve(
         url_pattern: "http://{name}.test".into(),
         heartbeat_ms: 10_000,
         dead_ms: 20_000,
-        idle_channels: 0,
+        idle_channels: 1,
         max_channels,
         version: "test".into(),
     };
