@@ -1,20 +1,17 @@
 //! The handshake, and every way in which somebody may try to bend it.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{
+    AES, CHACHA, UNIX, agent, edge, edge_fresh, first_of, identity, live, pin, proved, psk, timing,
+    welcome,
+};
 use adit_link_proto::{
     ANSWER_LEN, AgentEvent, ControlEvent, EdgeEvent, EdgeHandshake, FIRST_LEN, First,
     HandshakeError, KeyError, OpenError, ReplayCache, ReplayError, Suite,
 };
 use adit_model::Pin;
 use adit_wire::{FrameKind, Message};
-use support::{
-    AES, CHACHA, UNIX, agent, edge, edge_fresh, first_of, identity, live, pin, proved, psk, timing,
-    welcome,
-};
 
 #[test]
 fn a_link_comes_alive_in_each_suite() {
@@ -202,7 +199,7 @@ fn truncated_oversized_and_surplus_input_is_refused() {
     let doubled = [hello.as_slice(), &hello].concat();
     assert_eq!(eager.handle_input(&doubled), Err(HandshakeError::TooMuch));
     // The agent bounds what waits behind the welcome.
-    let mut agent = support::agent(&keys, identity(1).public(), AES);
+    let mut agent = crate::support::agent(&keys, identity(1).public(), AES);
     let flood = agent.handle_input(&vec![0; (1 << 20) + 1]);
     assert_eq!(flood, Err(HandshakeError::TooMuch));
 }
@@ -215,7 +212,7 @@ fn repeated_and_misplaced_frames_are_refused() {
     let keys = psk(9);
     let mut other = agent(&keys, identity(1).public(), AES);
     let first = first_of(&mut other);
-    let answer = support::edge(&keys, &first, AES, now)
+    let answer = crate::support::edge(&keys, &first, AES, now)
         .poll_transmit()
         .unwrap();
     other.handle_input(&answer).unwrap();

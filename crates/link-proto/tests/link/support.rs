@@ -1,5 +1,4 @@
 //! Two sides of a link, joined by hand.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

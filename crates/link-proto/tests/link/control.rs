@@ -1,14 +1,11 @@
 //! The control channel: life, key epochs, and what a bad peer may try.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{AES, Pair, UNIX, live};
 use adit_link_proto::{ControlError, ControlEvent, EPOCH_GRACE, First, REKEY_EVERY, Role};
 use adit_model::TunnelId;
 use adit_wire::{FrameKind, Message};
-use support::{AES, Pair, UNIX, live};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,15 +1,12 @@
 //! Frames: what is altered, moved or repeated does not open.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-mod support;
-
+use crate::support::{AES, CHACHA, UNIX, live};
 use adit_link_proto::{
     FIRST_LEN, First, KeyError, NumberWindow, OpenError, Opener, ProvedChannel, Role, SealError,
     Sealer, Suite,
 };
 use adit_wire::{FrameKind, HEAD, INNER, LENGTH, MAX_FRAME, MAX_PAYLOAD, TAG};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
-use support::{AES, CHACHA, UNIX, live};
 
 const SUITES: [Suite; 2] = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
 
@@ -206,10 +203,10 @@ fn a_channel_header_works_once_and_at_its_own_session() {
         assert!(pair.edge.keys.prove_channel(&bent).is_none(), "bit {bit}");
     }
     // A link's first message is no channel header, and the other way round.
-    let psk = support::psk(9);
-    let edge = support::identity(1).public();
+    let psk = crate::support::psk(9);
+    let edge = crate::support::identity(1).public();
     assert!(first.prove_link(&psk, &edge).is_none());
-    let link = support::first_of(&mut support::agent(&psk, edge, AES));
+    let link = crate::support::first_of(&mut crate::support::agent(&psk, edge, AES));
     assert!(pair.edge.keys.prove_channel(&link).is_none());
 }
 
