@@ -1,0 +1,12 @@
+//! The binary as its users run it: processes that are started, signalled,
+//! killed and started again.
+
+mod crowd;
+mod kill;
+mod whole;
+
+use adit_testkit::program::Program;
+
+fn adit() -> Program {
+    Program::new(env!("CARGO_BIN_EXE_adit"))
+}
