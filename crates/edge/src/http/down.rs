@@ -7,7 +7,6 @@ use adit_http1::{
     Version, write_response, write_trailers,
 };
 use adit_link::Fill;
-use tokio::time::Instant;
 
 use super::buffer::Work;
 use super::pump::{COPY, End, Exchange, Facts, Fail, GATHER, malformed, put_chunk};
@@ -313,11 +312,12 @@ impl Exchange {
             let direct = direct.unwrap_or_default();
             let written = visitor.poll_write(cx, work.out.pending(), direct);
             let Poll::Ready(written) = written else {
-                self.stalled.get_or_insert_with(Instant::now);
+                self.taking.waits();
                 return Ok(Poll::Pending);
             };
             let count = written.map_err(|_| Fail::Visitor)?;
-            self.stalled = None;
+            self.taking.moved(count);
+            self.silent = None;
             work.draft.sent += count as u64;
             let from_out = count.min(work.out.pending().len());
             work.out.advance(from_out);

@@ -281,6 +281,7 @@ impl Connection {
                 attempt.failure = Some(status);
                 if !begun && self.may_try_again(work, backend, resend, attempt) {
                     work.draft.answered = None;
+                    work.draft.received = work.input.head().len() as u64;
                     self.door.parts.metrics.http.retries.add(1);
                     return Verdict::Again;
                 }
@@ -331,8 +332,10 @@ impl Connection {
         attempt: &mut Attempt,
     ) {
         work.tried.push(backend.id());
-        let full = matches!(error, BackendError::Tunnel(OpenError::Full));
-        attempt.failure = Some(if full { 503 } else { 502 });
+        attempt.failure = Some(match error {
+            BackendError::Tunnel(OpenError::Gone | OpenError::Full | OpenError::NoChannel) => 503,
+            _ => 502,
+        });
         self.count_failure(backend, BackendFailure::Unreachable);
         tracing::info!(backend = %backend.label(), %error, "backend gave no stream");
         work.draft.fault = Some(Fault::Other(error.to_string()));
