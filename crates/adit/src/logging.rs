@@ -21,7 +21,13 @@ where
         LogLevel::Trace => "trace",
     };
     let others = if level == LogLevel::Error { "error" } else { "warn" };
-    let filter = EnvFilter::new(format!("{others},adit={ours}"));
+    // What an agent has to say is told as events, in words of this program;
+    // its own lines come beside them only where somebody looks for details.
+    let agents = match level {
+        LogLevel::Debug | LogLevel::Trace => ours,
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => "error",
+    };
+    let filter = EnvFilter::new(format!("{others},adit={ours},adit_agent={agents}"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to);
     let started = match format {
         LogFormat::Text => log

@@ -27,24 +27,17 @@ pub(crate) struct LogOptions {
 /// Form of the log's lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     Text,
-    /// One JSON object a line
     Json,
 }
 
 /// Least severity.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Level {
-    /// Failures
     Error,
-    /// And what may become one
     Warn,
-    /// And what happens
     Info,
-    /// And why
     Debug,
-    /// And each step
     Trace,
 }
 
@@ -216,7 +209,7 @@ pub(crate) fn warn_unknown_variables() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in names.filter(|name| name.starts_with("ADIT_")) {
         if !OTHERS.contains(&name.as_str()) && !known.contains(&name) {
-            tracing::warn!(variable = name, "this variable of the environment sets nothing");
+            tracing::warn!(target: "adit", variable = name, "this variable of the environment sets nothing");
         }
     }
 }

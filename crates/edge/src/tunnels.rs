@@ -9,6 +9,7 @@ use adit_model::{Code, TunnelId};
 use adit_wire::{Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
 
 use crate::admission::Admitted;
+use crate::auth::check_login;
 use crate::link::LinkSettings;
 use crate::registry::{Registry, TunnelRefusal};
 
@@ -74,6 +75,10 @@ impl Context<'_> {
                 Code::TUNNEL_KIND.number,
                 "this edge carries HTTP tunnels only".into(),
             ));
+        }
+        if let Some(login) = &open.auth {
+            // What it costs to check is the agent's choice, within bounds.
+            check_login(login).map_err(|why| (Code::BAD_AUTH.number, why.to_string()))?;
         }
         match &self.admitted.scope {
             Some(scope) if *scope != open.name => Err((

@@ -59,9 +59,7 @@ some, each told with file, line and what to write instead.")]
 /// Whose configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Side {
-    /// The edge's, server.toml
     Server,
-    /// The agent's, client.toml
     Client,
 }
 

@@ -1,5 +1,6 @@
 //! `adit edge`: the edges that this machine knows.
 
+use adit_agent::DataFolder;
 use adit_model::{Code, PublicKey};
 use clap::Subcommand;
 use serde_json::json;
@@ -77,15 +78,26 @@ fn list(place: &AgentPlace, as_json: bool) -> Outcome {
     Ok(())
 }
 
+/// The edge joined last, else the only one that is known.
+fn usual(folder: &DataFolder) -> Result<PublicKey, Failure> {
+    if let Some(edge) = folder.joined().map_err(state)? {
+        return Ok(edge.edge);
+    }
+    match &folder.known_edges().map_err(state)?[..] {
+        [edge] => Ok(edge.edge),
+        [] => Err(Failure::new(Code::NO_SUCH_EDGE, "this machine has joined no edge")),
+        _ => {
+            let remedy = "name one by its key: adit edge list shows them";
+            Err(Failure::with(Code::NO_SUCH_EDGE, "this machine knows several edges", remedy))
+        }
+    }
+}
+
 fn forget(place: &AgentPlace, key: Option<&str>) -> Outcome {
     let folder = place.folder()?;
     let key: PublicKey = match key {
         Some(text) => text.parse().map_err(|why| Failure::new(Code::NO_SUCH_EDGE, format!("{text}: {why}")))?,
-        None => folder
-            .joined()
-            .map_err(state)?
-            .map(|edge| edge.edge)
-            .ok_or_else(|| Failure::new(Code::NO_SUCH_EDGE, "this machine has joined no edge"))?,
+        None => usual(&folder)?,
     };
     if !folder.forget(&key).map_err(state)? {
         return Err(Failure::new(Code::NO_SUCH_EDGE, format!("{key} is not remembered")));

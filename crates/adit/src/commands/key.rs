@@ -1,12 +1,14 @@
 //! `adit key`: identities.
 
+use std::path::PathBuf;
+
+use adit_agent::DataFolder;
+use adit_model::Code;
 use clap::Subcommand;
 
 use super::place::{AgentPlace, EdgePlace, state};
 use crate::failure::Failure;
 use crate::{Outcome, edge_seam, terminal};
-use adit_model::Code;
-use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -59,34 +61,47 @@ fn make(whose: &Whose) -> Result<String, Failure> {
         }
         return edge_key(&place, true);
     }
-    let path = AgentPlace { data: whose.data.clone() }.path()?;
-    if path.join("identity").exists() {
-        return Err(exists(&path.display().to_string()));
+    let folder = agent_place(whose).folder()?;
+    if folder.has_identity() {
+        return Err(exists(&folder.path().display().to_string()));
     }
-    agent_key(whose)
+    agent_key(&folder)
 }
 
 fn show(whose: &Whose) -> Result<String, Failure> {
     if whose.server {
         return edge_key(&edge_place(whose), false);
     }
-    let path = AgentPlace { data: whose.data.clone() }.path()?;
-    if !path.join("identity").exists() {
-        let what = format!("there is no identity in {}", path.display());
-        return Err(Failure::with(Code::BAD_KEY_FILE, what, "make one: adit key new"));
+    let place = agent_place(whose);
+    let path = place.path()?;
+    let what = format!("there is no identity in {}", path.display());
+    let absent = Failure::with(Code::BAD_KEY_FILE, what, "make one: adit key new");
+    // A folder that is not there is not made by looking.
+    if !path.exists() {
+        return Err(absent);
     }
-    agent_key(whose)
+    let folder = place.folder()?;
+    if !folder.has_identity() {
+        return Err(absent);
+    }
+    agent_key(&folder)
 }
 
 fn exists(place: &str) -> Failure {
     let what = format!("{place} holds an identity already");
-    Failure::with(Code::KEY_EXISTS, what, "print it with adit key show; to start anew, move the folder away")
+    let remedy = "print it with adit key show; to start anew, move the folder away";
+    Failure::with(Code::KEY_EXISTS, what, remedy)
 }
 
-fn agent_key(whose: &Whose) -> Result<String, Failure> {
-    let place = AgentPlace { data: whose.data.clone() };
-    let identity = place.folder()?.identity().map_err(state)?;
+fn agent_key(folder: &DataFolder) -> Result<String, Failure> {
+    let identity = folder.identity().map_err(state)?;
     Ok(identity.public().to_string())
+}
+
+fn agent_place(whose: &Whose) -> AgentPlace {
+    AgentPlace {
+        data: whose.data.clone(),
+    }
 }
 
 fn edge_key(place: &EdgePlace, may_create: bool) -> Result<String, Failure> {

@@ -99,13 +99,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let person = terminal::is_person();
         if person {
             terminal::print(&announce::for_people(edge.facts(), &about));
+        } else {
+            terminal::print(&announce::for_scripts(edge.facts()));
         }
         // The last line, so that who waits for it has all the others.
-        terminal::print(&announce::for_scripts(edge.facts()));
+        terminal::print("ready");
         watch(&edge, &stop, person).await;
-        tracing::info!("stopping: open requests may end");
+        tracing::info!(target: "adit", "stopping: open requests may end");
         if !edge.stop().await {
-            tracing::warn!(code = %Code::DRAIN_CUT, "streams were cut at the end of the drain");
+            tracing::warn!(target: "adit", code = %Code::DRAIN_CUT, "streams were cut at the end of the drain");
         }
         Ok(())
     })

@@ -142,7 +142,7 @@ fn edge_config(args: &Args, folder: &Path) -> Result<adit_edge::config::EdgeConf
     // Whoever can read the terminal has the join string already.
     options.set("ADIT_ADMISSION_PIN", "--pin", Some("off"));
     options.set("ADIT_LOG_ACCESS", "--access", Some("false"));
-    options.set("ADIT_SERVER_DRAIN_SECONDS", "--drain", Some("1"));
+    options.set("ADIT_SERVER_DRAIN_SECONDS", "--drain", Some("0"));
     settings::edge_alone(&options)
 }
 
@@ -168,7 +168,7 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
         }],
         pin: PinFrom::Nowhere,
         workers: 1,
-        drain: Duration::from_secs(1),
+        drain: Duration::ZERO,
     })
 }
 

@@ -74,10 +74,10 @@ impl Told {
             Self::Nothing => {}
             Self::Ready(line) => terminal::print(line),
             Self::Problem { code, what, remedy } => match code {
-                Some(code) => tracing::warn!(%code, remedy, "{what}"),
-                None => tracing::warn!(remedy, "{what}"),
+                Some(code) => tracing::warn!(target: "adit", %code, remedy, "{what}"),
+                None => tracing::warn!(target: "adit", remedy, "{what}"),
             },
-            Self::News(line) => tracing::info!("{line}"),
+            Self::News(line) => tracing::info!(target: "adit", "{line}"),
         }
     }
 }
@@ -103,7 +103,7 @@ impl Board {
             AgentEvent::Connected { edge, peer, version } => {
                 self.link = Link::Connected(peer.to_string());
                 self.problem = None;
-                tracing::debug!(%version, "the edge's version");
+                tracing::debug!(target: "adit", %version, "the edge's version");
                 Told::Ready(format!("connected {peer} {edge}"))
             }
             AgentEvent::Live { tunnel, url, target } => {

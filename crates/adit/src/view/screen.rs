@@ -104,7 +104,8 @@ fn erase(out: &mut impl Write, lines: usize) -> io::Result<()> {
     if lines > 0 {
         write!(out, "\x1b[{lines}A\r\x1b[J")?;
     }
-    Ok(())
+    // What follows may go to stderr.
+    out.flush()
 }
 
 fn write_block(out: &mut impl Write, lines: &[String]) -> io::Result<()> {

@@ -133,6 +133,12 @@ impl DataFolder {
         &self.root
     }
 
+    /// Whether an identity was made here already.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        self.root.join(IDENTITY).exists()
+    }
+
     /// The agent's identity, made at the first call.
     ///
     /// # Errors

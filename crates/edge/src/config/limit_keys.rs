@@ -60,7 +60,7 @@ pub(super) static FACTOR: Key<Number> = Key::or(
     "trusted_factor",
     Number::new(1, 10_000),
     "16",
-    "So many times more may come through a trusted proxy or loopback.",
+    "So many times more may come through a trusted proxy.",
 );
 pub(super) static REFUSALS: Key<Number> = Key::or(
     "refusals_before_ban",

@@ -205,8 +205,12 @@ pub struct DoorParts {
 }
 
 /// What one worker keeps for its connections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct WorkerPool {
+    #[expect(
+        clippy::vec_box,
+        reason = "handed to and fro without moving what is large"
+    )]
     works: Vec<Box<Work>>,
     streams: IdleStreams,
     budget: Budget,

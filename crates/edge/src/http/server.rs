@@ -79,7 +79,7 @@ pub async fn serve_connection(
     let now = Instant::now().into_std();
     match door.parts.limits.connect(peer.ip(), now) {
         Ok(permit) => {
-            let connection = Connection {
+            let mut connection = Connection {
                 peer: Peer::new(peer, &door.parts.settings.trusted),
                 door,
                 visitor,
@@ -125,7 +125,7 @@ pub(super) fn limit_extra(refusal: limits::Refusal) -> Extra<'static> {
 }
 
 impl Connection {
-    async fn run(mut self, stop: &CancellationToken) {
+    async fn run(&mut self, stop: &CancellationToken) {
         let mut stopping = pin!(stop.cancelled());
         loop {
             let then = match poll_fn(|cx| self.poll_next(cx, stopping.as_mut())).await {
@@ -136,13 +136,9 @@ impl Connection {
             };
             match then {
                 Then::Keep => {}
-                Then::Close => break,
+                Then::Close | Then::Cut => break,
                 Then::Linger => {
                     linger(&mut self.visitor, &mut self.timer).await;
-                    break;
-                }
-                Then::Cut => {
-                    self.visitor.cut();
                     break;
                 }
             }
@@ -226,7 +222,9 @@ impl Connection {
         work.begin();
         let http = &self.door.parts.metrics.http;
         http.active.up();
+        self.visitor.busy = true;
         let then = self.respond(&mut work, stop).await;
+        self.visitor.busy = then == Then::Cut;
         self.door.parts.metrics.http.active.down();
         self.finish(&work);
         work.next();

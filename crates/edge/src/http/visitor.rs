@@ -17,6 +17,19 @@ pub(super) struct Visitor {
     socket: TcpStream,
     /// It has ended its direction.
     pub(super) ended: bool,
+    /// An answer is under way: if the connection ends now, however that comes
+    /// about, it must not look like the answer's end.
+    pub(super) busy: bool,
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        if self.busy {
+            // A reset instead of an end. Best effort: a socket that refuses is
+            // gone already.
+            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 impl Visitor {
@@ -27,6 +40,7 @@ impl Visitor {
         Self {
             socket,
             ended: false,
+            busy: false,
         }
     }
 
@@ -89,13 +103,6 @@ impl Visitor {
     /// Ends our direction.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-
-    /// Makes the end of the connection a reset, which no reader takes for the
-    /// end of an answer.
-    pub(super) fn cut(&self) {
-        // Best effort: a socket that refuses is gone already.
-        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
 }
 

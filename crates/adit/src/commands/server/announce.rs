@@ -32,13 +32,13 @@ impl About {
     }
 }
 
-/// Lines that scripts wait for; the last one is `ready`.
+/// Lines for scripts.
 pub(super) fn for_scripts(facts: &Facts) -> String {
     let mut text = format!("listening http {}\nlistening link {}\n", facts.http, facts.link);
     if let Some(api) = facts.api {
         let _ = writeln!(text, "listening api {api}");
     }
-    let _ = write!(text, "fingerprint {}\nready", facts.fingerprint);
+    let _ = write!(text, "fingerprint {}", facts.fingerprint);
     text
 }
 
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening api 127.0.0.1:9090\nfingerprint {}\nready",
+                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening api 127.0.0.1:9090\nfingerprint {}",
                 facts.fingerprint
             )
         );

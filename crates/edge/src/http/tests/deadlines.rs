@@ -60,7 +60,7 @@ async fn a_body_must_keep_its_rate() {
             .await;
         let piece = vec![b'x'; bytes];
         for _ in 0..60 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            pass(Duration::from_secs(1)).await;
             if guest.socket.write_all(&piece).await.is_err() {
                 break;
             }
@@ -76,7 +76,7 @@ async fn a_slow_backend_is_not_the_visitors_fault() {
         Box::pin(async move {
             service.head().await;
             // Takes the body after a while that no visitor would be allowed.
-            tokio::time::sleep(Duration::from_secs(100)).await;
+            pass(Duration::from_secs(100)).await;
             service.body(Framing::Length(8_000_000)).await;
             service
                 .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -128,7 +128,7 @@ async fn a_visitor_that_takes_nothing_holds_little_and_goes() {
     guest.get("/").await;
     guest.head().await;
     while !world.seen.text().ends_with("|end") {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
     // What fits into four socket buffers and one of the door.
     let pieces = world.seen.text().matches('+').count();

@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use adit_http1::{Body, Framing, Limits as HeadLimits, RequestHead};
 use adit_link::tasks::Tasks;
@@ -46,6 +45,11 @@ impl Seen {
         self.0.lock().unwrap()[connection].extend_from_slice(bytes);
     }
 
+    /// Forgets the bytes; open connections stay.
+    fn forget(&self) {
+        self.0.lock().unwrap().iter_mut().for_each(Vec::clear);
+    }
+
     fn connections(&self) -> usize {
         self.0.lock().unwrap().len()
     }
@@ -70,7 +74,7 @@ struct Service {
 impl Service {
     /// Reads more; false at the end.
     async fn more(&mut self) -> bool {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         let count = self.socket.read(&mut bytes).await.unwrap_or(0);
         self.seen.add(self.number, &bytes[..count]);
         self.held.extend_from_slice(&bytes[..count]);
@@ -355,7 +359,7 @@ impl Guest {
     }
 
     async fn more(&mut self) -> std::io::Result<bool> {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         let count = self.socket.read(&mut bytes).await?;
         self.held.extend_from_slice(&bytes[..count]);
         Ok(count > 0)
@@ -438,7 +442,7 @@ async fn an_idle_visitor_is_small() {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let door = Arc::clone(&world.door);
     let task = serve_connection(socket, peer, door, world.stop.clone());
-    let size = std::mem::size_of_val(&task);
+    let size = size_of_val(&task);
     // Beside it: the timer, the socket's registration, the task's header.
     assert!(size <= 1400, "{size}");
 }
@@ -492,5 +496,10 @@ async fn every_request_is_counted() {
     ] {
         assert!(page.lines().any(|l| l == line), "{line}\n{page}");
     }
-    let _ = Instant::now();
+}
+
+/// Lets paused time pass.
+async fn pass(time: Duration) {
+    let nothing = std::future::pending::<()>();
+    let _ = tokio::time::timeout(time, nothing).await;
 }

@@ -208,11 +208,16 @@ async fn an_answer_cut_short_never_looks_complete() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
     ] {
         for version in ["1.1", "1.0"] {
-            let world = World::new(move |mut service: Service| async move {
-                service.request().await;
-                service.send(answer).await;
-                // Not before the visitor has read what there is.
-                service.more().await;
+            let gate = Arc::new(tokio::sync::Semaphore::new(0));
+            let inner = Arc::clone(&gate);
+            let world = World::new(move |mut service: Service| {
+                let gate = Arc::clone(&inner);
+                async move {
+                    service.request().await;
+                    service.send(answer).await;
+                    // Not before the visitor has read what there is.
+                    let _ = gate.acquire().await;
+                }
             })
             .await;
             let mut guest = world.visit().await;
@@ -220,7 +225,7 @@ async fn an_answer_cut_short_never_looks_complete() {
                 .send(format!("GET / HTTP/{version}\r\nHost: {HOST}\r\n\r\n"))
                 .await;
             guest.until("hello").await;
-            world.tasks.stopping().cancel();
+            gate.add_permits(1);
             let end = loop {
                 match guest.more().await {
                     Ok(true) => {}
@@ -257,9 +262,27 @@ async fn idle_streams_go_when_their_time_is_over() {
         world.get(path).await;
         let count = world.seen.connections();
         while world.seen.text().matches("|end").count() < count {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pass(Duration::from_millis(100)).await;
         }
         let lived = (start.elapsed() - begin).as_secs();
         assert!((at_least..=at_most).contains(&lived), "{path} {lived}");
     }
+}
+
+#[tokio::test]
+async fn a_door_that_is_torn_down_cuts_what_is_under_way() {
+    let world = World::new(|mut service: Service| async move {
+        service.request().await;
+        service.send("HTTP/1.1 200 OK\r\n\r\nhello").await;
+        service.more().await;
+    })
+    .await;
+    let mut guest = world.visit().await;
+    guest
+        .send(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"))
+        .await;
+    guest.until("hello").await;
+    world.tasks.stopping().cancel();
+    let kind = guest.more().await.map_err(|e| e.kind());
+    assert_eq!(kind, Err(std::io::ErrorKind::ConnectionReset));
 }
