@@ -47,7 +47,11 @@ fn it_shakes_hands_and_serves_a_request() {
 fn it_is_refused_with_a_wrong_pin() {
     let world = World::new();
     let right = pin(&world);
-    let wrong = if right == "222222" { "333333" } else { "222222" };
+    let wrong = if right == "222222" {
+        "333333"
+    } else {
+        "222222"
+    };
     let ended = peer(&world, "python", wrong).ended();
     assert_eq!(code(&ended), Some(3), "{}", ended.text());
     let reply = curl::get(world.http(), "http://python.test/");

@@ -1,6 +1,11 @@
 //! No secret appears in any log, at the finest level of every crate in the
 //! process.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "code for tests alone, where a panic is how a test fails"
+)]
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
