@@ -16,15 +16,15 @@ use adit_link::accept::{
     stay_silent,
 };
 use adit_link::control::{ControlEnd, run_control};
-use adit_link::edge::{EdgeLink, LinkFacts};
+use adit_link::edge::{EdgeLink, LinkFacts, first_idle};
 use adit_link::socket::{prepare, suites};
 use adit_link::{Counters, entropy};
 use adit_link_proto::{
     EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel,
     ProvedLink, Session, Timing,
 };
-use adit_model::{InstanceId, LinkId, PublicKey};
-use adit_wire::AuthOk;
+use adit_model::{Code, InstanceId, LinkId, PublicKey};
+use adit_wire::{AuthOk, Message};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -47,7 +47,7 @@ pub struct LinkSettings {
     pub heartbeat: Duration,
     /// Silence for this long ends a link.
     pub dead_after: Duration,
-    /// Idle data channels wanted at the start.
+    /// Most idle data channels of one link.
     pub idle_channels: u16,
     /// Most data channels of one link.
     pub max_channels: u16,
@@ -259,7 +259,7 @@ impl LinkDoor {
             url_pattern: self.settings.url_pattern.clone(),
             heartbeat_ms: millis(self.settings.heartbeat),
             dead_ms: millis(self.settings.dead_after),
-            idle_channels: self.settings.idle_channels,
+            idle_channels: first_idle(self.settings.idle_channels),
             max_channels: self.settings.max_channels,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -292,9 +292,19 @@ impl LinkDoor {
             link.ended(),
             |event| context.on_event(event),
         );
+        let revoked = async {
+            admitted.seat.revoked().await;
+            let text = Code::REVOKED.title.to_owned();
+            link.send(Message::Error {
+                code: Code::REVOKED.number,
+                text,
+            });
+            link.cut();
+            std::future::pending::<()>().await;
+        };
         let end = tokio::select! {
             end = control => end,
-            () = admitted.seat.revoked() => ControlEnd::Stopped,
+            () = revoked => ControlEnd::Stopped,
         };
         self.registry.remove_link(id, now());
         match end {

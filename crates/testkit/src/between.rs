@@ -26,6 +26,9 @@ pub struct Passed {
 /// How much of each direction is kept.
 pub const KEPT: usize = 1 << 16;
 
+/// Bytes of a frame's length (`docs/protocol.md`).
+const LENGTH: usize = 4;
+
 /// A running relay; its connections end with it.
 pub struct Between {
     /// Where to dial instead of the real address.
@@ -44,9 +47,9 @@ struct State {
     closed: bool,
     frozen: bool,
     over: bool,
-    /// Flip a bit in the next bytes of this direction, on a connection that
-    /// has moved this many bytes before.
-    flip: Option<(Way, usize)>,
+    /// Flip a bit in the next bytes of this direction, on a connection of this
+    /// number or above that has moved so many bytes this way.
+    flip: Option<(Way, usize, usize)>,
     open: Vec<(TcpStream, TcpStream)>,
     passed: Vec<Passed>,
 }
@@ -104,10 +107,11 @@ impl Between {
         self.shared.changed.notify_all();
     }
 
-    /// Flips one bit of the next bytes that go this way on a connection which
-    /// has moved more than `after` bytes.
-    pub fn flip(&self, way: Way, after: usize) {
-        self.shared.lock().flip = Some((way, after));
+    /// Flips one bit of the next bytes that go this way on a connection whose
+    /// number, in the order of dialling and from 0, is at least `from`, and
+    /// which has moved `after` bytes this way.
+    pub fn flip(&self, way: Way, from: usize, after: usize) {
+        self.shared.lock().flip = Some((way, from, after));
     }
 
     /// Whether the bit of [`Between::flip`] was flipped.
@@ -188,10 +192,12 @@ impl Shared {
             let woken = self.changed.wait(state);
             state = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        if state.flip.is_some_and(|(which, after)| which == way && moved >= after) {
+        let due = |(which, from, after)| which == way && number >= from && moved >= after;
+        if state.flip.is_some_and(due) {
             state.flip = None;
-            let last = part.len() - 1;
-            part[last] ^= 1;
+            // Behind the length of the first frame, so that this one breaks.
+            let at = LENGTH.min(part.len() - 1);
+            part[at] ^= 1;
         }
         let passed = &mut state.passed[number];
         let kept = match way {

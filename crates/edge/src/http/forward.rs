@@ -231,7 +231,7 @@ impl Connection {
         let now = Instant::now();
         work.draft.ended = Some(now);
         if reuse {
-            self.door.give_stream(backend.id(), stream, seconds, now);
+            self.door.give_stream(backend, stream, seconds, now);
         } else if clean {
             stream.retire(&self.door.parts.tasks);
         } else {

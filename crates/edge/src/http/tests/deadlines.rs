@@ -53,7 +53,7 @@ async fn a_second_head_has_its_ten_seconds_from_its_first_byte() {
     let mut guest = world.visit().await;
     guest.get("/").await;
     guest.answer().await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     let start = tokio::time::Instant::now();
     guest.send("GET / HT").await;
     assert_eq!(status(&guest.rest().await), 408);
@@ -73,7 +73,7 @@ async fn a_body_must_keep_its_rate() {
             .await;
         let piece = vec![b'x'; bytes];
         for _ in 0..60 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            pass(Duration::from_secs(1)).await;
             if guest.socket.write_all(&piece).await.is_err() {
                 break;
             }
@@ -89,7 +89,7 @@ async fn a_slow_backend_is_not_the_visitors_fault() {
         Box::pin(async move {
             service.head().await;
             // Takes the body after a while that no visitor would be allowed.
-            tokio::time::sleep(Duration::from_secs(100)).await;
+            pass(Duration::from_secs(100)).await;
             service.body(Framing::Length(8_000_000)).await;
             service
                 .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -141,7 +141,7 @@ async fn a_visitor_that_takes_nothing_holds_little_and_goes() {
     guest.get("/").await;
     guest.head().await;
     while !world.seen.text().ends_with("|end") {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
     // What fits into four socket buffers and one of the door.
     let pieces = world.seen.text().matches('+').count();
@@ -167,7 +167,7 @@ async fn an_answer_must_be_taken_at_a_rate_too() {
     let start = tokio::time::Instant::now();
     let mut byte = [0];
     while !world.seen.text().ends_with("|end") {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         // One byte a second never makes room enough to count.
         let _ = guest.socket.read(&mut byte).await;
     }

@@ -497,3 +497,9 @@ async fn every_request_is_counted() {
         assert!(page.lines().any(|l| l == line), "{line}\n{page}");
     }
 }
+
+/// Lets paused time pass.
+async fn pass(time: Duration) {
+    let nothing = std::future::pending::<()>();
+    let _ = tokio::time::timeout(time, nothing).await;
+}
