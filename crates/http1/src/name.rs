@@ -77,6 +77,51 @@ pub enum Name {
 /// Longest name that is compared whole.
 const LONGEST: usize = 32;
 
+/// Each byte in lower case, with the hyphen for what is read as one.
+const FOLDED: [u8; 256] = {
+    let mut table = [0u8; 256];
+    let mut at = 0;
+    while at < table.len() {
+        let byte = at as u8;
+        table[at] = if byte == b'_' || byte == b'.' {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        };
+        at += 1;
+    }
+    table
+};
+
+/// Which bytes are `tchar`s.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < table.len() {
+        let byte = at as u8;
+        table[at] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        at += 1;
+    }
+    table
+};
+
 impl Name {
     /// Classifies a name.
     #[must_use]
@@ -85,13 +130,8 @@ impl Name {
         let length = name.len().min(LONGEST);
         let mut alias = false;
         for (to, from) in folded.iter_mut().zip(name) {
-            *to = match from {
-                b'_' | b'.' => {
-                    alias = true;
-                    b'-'
-                }
-                other => other.to_ascii_lowercase(),
-            };
+            *to = FOLDED[usize::from(*from)];
+            alias |= matches!(from, b'_' | b'.');
         }
         let folded = &folded[..length];
         let known = if name.len() > LONGEST {
@@ -222,7 +262,7 @@ fn by_prefix(name: &[u8]) -> Name {
 
 /// `tchar` (RFC 9110 §5.6.2).
 pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 /// `token`: one `tchar` or more.

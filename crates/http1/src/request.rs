@@ -405,6 +405,14 @@ impl<'a> Request<'a> {
         self.head.wants_trailers
     }
 
+    pub(crate) fn lines(&self) -> &'a [Field] {
+        &self.head.fields
+    }
+
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// All fields, in order.
     pub fn fields(&self) -> impl DoubleEndedIterator<Item = (Field, &'a [u8], &'a [u8])> {
         let bytes = self.bytes;

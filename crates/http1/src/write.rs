@@ -18,9 +18,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, facts: &Forwardin
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     field(out, b"Host", facts.host.unwrap_or_else(|| request.host()));
-    for (parsed, name, value) in request.fields() {
-        if passes(parsed, facts) {
-            field(out, name, value);
+    for parsed in request.lines() {
+        if passes(*parsed, facts) {
+            line(out, parsed, request.bytes());
         }
     }
     write_framing(out, request.framing());
@@ -140,16 +140,12 @@ pub fn write_response(
     out.extend_from_slice(b"\r\n");
     let mut dated = response.status() < 200;
     for parsed in &response.head.fields {
-        let (name, value) = (
-            parsed.name.get(response.bytes),
-            parsed.value.get(response.bytes),
-        );
         let hidden = matches!(parsed.id, Name::Server | Name::XPoweredBy) && options.hide_server;
         if parsed.listed || parsed.id.is_hop_by_hop() || hidden {
             continue;
         }
         dated |= parsed.id == Name::Date;
-        answer_field(out, parsed.id, name, value, options.rewrite.as_ref());
+        answer_field(out, parsed, response.bytes, options.rewrite.as_ref());
     }
     if let Some(date) = options.date.filter(|_| !dated) {
         field(out, b"Date", date);
@@ -159,23 +155,21 @@ pub fn write_response(
     outcome
 }
 
-fn answer_field(
-    out: &mut Vec<u8>,
-    id: Name,
-    name: &[u8],
-    value: &[u8],
-    rewrite: Option<&Rewrite<'_>>,
-) {
-    let Some(rewrite) = rewrite else {
-        return field(out, name, value);
+fn answer_field(out: &mut Vec<u8>, field: &Field, head: &[u8], rewrite: Option<&Rewrite<'_>>) {
+    let changes = matches!(
+        field.id,
+        Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie
+    );
+    let Some(rewrite) = rewrite.filter(|_| changes) else {
+        return line(out, field, head);
     };
-    out.extend_from_slice(name);
+    out.extend_from_slice(field.name.get(head));
     out.extend_from_slice(b": ");
-    match id {
-        Name::Location | Name::ContentLocation => rewrite.location(out, value),
+    let value = field.value.get(head);
+    match field.id {
         Name::Refresh => rewrite.refresh(out, value),
         Name::SetCookie => rewrite.cookie(out, value),
-        _ => out.extend_from_slice(value),
+        _ => rewrite.location(out, value),
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -231,6 +225,22 @@ pub fn write_trailers(out: &mut Vec<u8>, trailers: &Trailers, section: &[u8]) {
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a field as it is to be written. A line that stands so in its head
+/// is taken over in one piece.
+fn line(out: &mut Vec<u8>, field: &Field, head: &[u8]) {
+    let (name, value) = (field.name.range(), field.value.range());
+    let whole = head.get(name.start..value.end + 2).unwrap_or_default();
+    let colon = name.end - name.start;
+    let canonical = value.start == name.end + 2
+        && whole.get(colon..colon + 2) == Some(b": ")
+        && whole.ends_with(b"\r\n");
+    if canonical {
+        out.extend_from_slice(whole);
+    } else {
+        self::field(out, field.name.get(head), field.value.get(head));
+    }
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

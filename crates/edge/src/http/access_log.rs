@@ -14,6 +14,7 @@ use adit_config::LogFormat;
 
 use super::record::Record;
 use super::respond::civil;
+use super::visitor::AddressText;
 
 /// Most bytes of lines that wait to be written.
 const CAPACITY: usize = 1024 * 1024;
@@ -152,28 +153,24 @@ fn json(line: &mut Vec<u8>, record: &Record<'_>, now: Duration) {
     line.extend_from_slice(b"{\"time\":\"");
     timestamp(line, now);
     line.extend_from_slice(b"\",\"kind\":\"access\",\"client\":\"");
-    put(line, format_args!("{}", record.client));
+    address(line, record);
     line.push(b'"');
     member(line, "id", Some(record.id));
     member(line, "method", Some(record.method));
     member(line, "host", Some(record.host));
     member(line, "path", Some(record.path));
     member(line, "query", record.query);
-    put(
-        line,
-        format_args!(
-            ",\"status\":{},\"received\":{},\"sent\":{},\"ms\":{:.3}",
-            record.status,
-            record.received,
-            record.sent,
-            record.took.as_secs_f64() * 1e3
-        ),
-    );
+    line.extend_from_slice(b",\"status\":");
+    number(line, record.status.into(), 1);
+    line.extend_from_slice(b",\"received\":");
+    number(line, record.received, 1);
+    line.extend_from_slice(b",\"sent\":");
+    number(line, record.sent, 1);
+    line.extend_from_slice(b",\"ms\":");
+    millis(line, record.took);
     if let Some(waited) = record.waited {
-        put(
-            line,
-            format_args!(",\"wait_ms\":{:.3}", waited.as_secs_f64() * 1e3),
-        );
+        line.extend_from_slice(b",\"wait_ms\":");
+        millis(line, waited);
     }
     member(line, "backend", record.backend.map(str::as_bytes));
     member(line, "user_agent", record.user_agent);
@@ -186,7 +183,9 @@ fn json(line: &mut Vec<u8>, record: &Record<'_>, now: Duration) {
 
 fn text(line: &mut Vec<u8>, record: &Record<'_>, now: Duration) {
     timestamp(line, now);
-    put(line, format_args!(" {} ", record.client));
+    line.push(b' ');
+    address(line, record);
+    line.push(b' ');
     word(line, record.host);
     line.extend_from_slice(b" \"");
     escaped(line, record.method);
@@ -196,22 +195,25 @@ fn text(line: &mut Vec<u8>, record: &Record<'_>, now: Duration) {
         line.push(b'?');
         escaped(line, query);
     }
-    put(
-        line,
-        format_args!(
-            "\" {} {} {} {:.3}ms ",
-            record.status,
-            record.received,
-            record.sent,
-            record.took.as_secs_f64() * 1e3
-        ),
-    );
+    line.extend_from_slice(b"\" ");
+    for count in [record.status.into(), record.received, record.sent] {
+        number(line, count, 1);
+        line.push(b' ');
+    }
+    millis(line, record.took);
+    line.extend_from_slice(b"ms ");
     word(line, record.backend.unwrap_or_default().as_bytes());
     line.push(b' ');
     word(line, record.id);
     if let Some(fault) = record.fault {
-        put(line, format_args!(" ({fault})"));
+        line.extend_from_slice(b" (");
+        escaped(line, fault.to_string().as_bytes());
+        line.push(b')');
     }
+}
+
+fn address(line: &mut Vec<u8>, record: &Record<'_>) {
+    line.extend_from_slice(AddressText::of(record.client).as_str().as_bytes());
 }
 
 /// A value that is never empty and holds no blank.
@@ -224,7 +226,9 @@ fn word(line: &mut Vec<u8>, value: &[u8]) {
 
 fn member(line: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
     if let Some(value) = value {
-        put(line, format_args!(",\"{name}\":\""));
+        line.extend_from_slice(b",\"");
+        line.extend_from_slice(name.as_bytes());
+        line.extend_from_slice(b"\":\"");
         escaped(line, value);
         line.push(b'"');
     }
@@ -233,34 +237,61 @@ fn member(line: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
 /// Appends bytes as they stand inside a JSON string; what is no printable
 /// ASCII becomes the escape of its byte, so that no terminal is fooled.
 fn escaped(line: &mut Vec<u8>, value: &[u8]) {
-    for &byte in value {
+    let plain = |b: &u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
+    if value.iter().all(plain) {
+        return line.extend_from_slice(value);
+    }
+    for byte in value {
         match byte {
-            b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
-            b' '..=b'~' => line.push(byte),
-            _ => put(line, format_args!("\\u{byte:04x}")),
+            b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
+            b' '..=b'~' => line.push(*byte),
+            _ => {
+                line.extend_from_slice(b"\\u00");
+                for nibble in [byte >> 4, byte & 0xf] {
+                    line.push(b"0123456789abcdef"[usize::from(nibble)]);
+                }
+            }
         }
     }
 }
 
-fn put(line: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to memory does not fail.
-    let _ = line.write_fmt(text);
+/// A number of at least `width` digits.
+fn number(line: &mut Vec<u8>, mut value: u64, width: usize) {
+    let start = line.len();
+    while value > 0 || line.len() - start < width {
+        line.push(b'0' + u8::try_from(value % 10).unwrap_or(0));
+        value /= 10;
+    }
+    if let Some(digits) = line.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
+/// Milliseconds with three decimals.
+fn millis(line: &mut Vec<u8>, time: Duration) {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    number(line, micros / 1000, 1);
+    line.push(b'.');
+    number(line, micros % 1000, 3);
 }
 
 /// RFC 3339, in milliseconds, UTC.
 fn timestamp(line: &mut Vec<u8>, now: Duration) {
     let seconds = now.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
-    put(
-        line,
-        format_args!(
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-            seconds / 3600 % 24,
-            seconds / 60 % 60,
-            seconds % 60,
-            now.subsec_millis()
-        ),
-    );
+    let parts = [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (seconds / 3600 % 24, 2, b':'),
+        (seconds / 60 % 60, 2, b':'),
+        (seconds % 60, 2, b'.'),
+        (now.subsec_millis().into(), 3, b'Z'),
+    ];
+    for (value, width, end) in parts {
+        number(line, value, width);
+        line.push(end);
+    }
 }
 
 #[cfg(test)]

@@ -195,11 +195,13 @@ impl Exchange {
         } else {
             Vec::new()
         };
-        let (scheme, host) = visitor_origin(&request, facts.peer);
-        let rewrite = (!names.is_empty()).then_some(Rewrite {
-            backend: &names,
-            scheme,
-            host,
+        let rewrite = (!names.is_empty()).then(|| {
+            let (scheme, host) = visitor_origin(&request, facts.peer);
+            Rewrite {
+                backend: &names,
+                scheme,
+                host,
+            }
         });
         let date = (!response.has(Name::Date)).then(date);
         let options = ResponseOptions {

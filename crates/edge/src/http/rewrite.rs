@@ -44,11 +44,12 @@ pub(super) fn write_lead(
         ..
     } = work;
     let request = head.view(input.head());
-    let client = AddressText::of(draft.client);
+    // Seldom another than the peer, whose text is at hand.
+    let behind = (draft.client != peer.address.ip()).then(|| AddressText::of(draft.client));
     let facts = Forwarding {
         host: host_header(plan, backend).map(str::as_bytes),
         peer: peer.text(),
-        client: client.as_str(),
+        client: behind.as_ref().map_or(peer.text(), AddressText::as_str),
         trusted: peer.trusted,
         scheme: SCHEME,
         request_id: draft.id.as_bytes(),

@@ -68,7 +68,9 @@ pub(super) enum Then {
 }
 
 /// Serves a visitor until the connection ends. `stop` ends it when no request
-/// is under way, else after that request.
+/// is under way, else after that request. The socket should have
+/// `TCP_NODELAY`, from its listener: without it small answers may wait for
+/// acknowledgements.
 pub async fn serve_connection(
     socket: TcpStream,
     peer: SocketAddr,

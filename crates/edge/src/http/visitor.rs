@@ -34,9 +34,6 @@ impl Drop for Visitor {
 
 impl Visitor {
     pub(super) fn new(socket: TcpStream) -> Self {
-        // Without it a small answer may wait for an acknowledgement; a socket
-        // that refuses the option is gone already.
-        let _ = socket.set_nodelay(true);
         Self {
             socket,
             ended: false,

@@ -260,6 +260,7 @@ impl World {
         tasks.spawn_until_stopped(async move {
             loop {
                 let (socket, peer) = listener.accept().await.unwrap();
+                socket.set_nodelay(true).unwrap();
                 let task = serve_connection(socket, peer, Arc::clone(&door2), stop2.clone());
                 tasks2.spawn_until_stopped(task);
             }
