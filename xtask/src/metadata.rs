@@ -1,7 +1,7 @@
 //! What cargo knows of the workspace: members, what they depend on, and what
-//! they reach through others.
+//! they are linked with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -27,23 +27,17 @@ pub(crate) struct Dependency {
     pub(crate) auxiliary: bool,
 }
 
-/// The workspace as cargo resolved it.
+/// The members of the workspace.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) members: Vec<Member>,
-    /// Package name to the names that its own code is linked with.
-    edges: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Workspace {
     /// Asks cargo.
     pub(crate) fn load(place: &Place) -> Result<Self, String> {
-        let text = Run::cargo(
-            place,
-            &["metadata", "--format-version", "1", "--quiet", "--locked"],
-        )
-        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
-        .output()?;
+        let arguments = ["metadata", "--format-version", "1", "--quiet", "--no-deps"];
+        let text = Run::cargo(place, &arguments).output()?;
         let json: Value = serde_json::from_str(&text)
             .map_err(|e| format!("what cargo metadata wrote cannot be read: {e}"))?;
         Ok(Self::read(&json, place))
@@ -53,58 +47,62 @@ impl Workspace {
         let members: BTreeSet<&str> = list(json, "workspace_members")
             .filter_map(Value::as_str)
             .collect();
-        let mut names = BTreeMap::new();
-        let mut found = Vec::new();
-        for package in list(json, "packages") {
-            names.insert(text(package, "id"), text(package, "name"));
-            if members.contains(text(package, "id")) {
-                found.push(member(package, place));
-            }
-        }
-        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for node in list(&json["resolve"], "nodes") {
-            let from = names.get(text(node, "id")).copied().unwrap_or_default();
-            let to = list(node, "deps")
-                .filter(|dep| list(dep, "dep_kinds").any(|kind| kind["kind"].is_null()));
-            let to = to.filter_map(|dep| names.get(text(dep, "pkg")).map(|n| (*n).to_owned()));
-            edges.entry(from.to_owned()).or_default().extend(to);
-        }
+        let packages = list(json, "packages").filter(|p| members.contains(text(p, "id")));
         Self {
-            members: found,
-            edges,
+            members: packages.map(|package| member(package, place)).collect(),
         }
-    }
-
-    /// How `from` comes to be linked with `to`: the packages on the way, both
-    /// ends included.
-    pub(crate) fn way(&self, from: &str, to: &str) -> Option<Vec<String>> {
-        let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut waiting = std::collections::VecDeque::from([from]);
-        while let Some(at) = waiting.pop_front() {
-            for next in self.edges.get(at).into_iter().flatten() {
-                if next == from || came_from.contains_key(next.as_str()) {
-                    continue;
-                }
-                came_from.insert(next, at);
-                if next == to {
-                    return Some(walk_back(&came_from, from, to));
-                }
-                waiting.push_back(next);
-            }
-        }
-        None
     }
 }
 
-fn walk_back(came_from: &BTreeMap<&str, &str>, from: &str, to: &str) -> Vec<String> {
-    let mut way = vec![to.to_owned()];
-    let mut at = to;
-    while let Some(&before) = came_from.get(at).filter(|_| at != from) {
-        way.push(before.to_owned());
-        at = before;
+/// What the code of one crate is linked with when it is built alone: its
+/// features are then its own, and not those that another member asks for.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    /// Depth and name of each package, parents before their children.
+    rows: Vec<(usize, String)>,
+}
+
+impl Linked {
+    /// Asks cargo.
+    pub(crate) fn load(place: &Place, name: &str) -> Result<Self, String> {
+        let arguments = [
+            "tree",
+            "--quiet",
+            "--locked",
+            "--edges",
+            "normal,no-proc-macro",
+        ];
+        let tree = Run::cargo(place, &arguments)
+            .args(["--prefix", "depth", "--package", name])
+            .output()?;
+        Ok(Self::read(&tree))
     }
-    way.reverse();
-    way
+
+    pub(crate) fn read(tree: &str) -> Self {
+        let row = |line: &str| {
+            let name = line.trim_start_matches(|c: char| c.is_ascii_digit());
+            let depth = line[..line.len() - name.len()].parse().ok()?;
+            Some((depth, name.split(' ').next()?.to_owned()))
+        };
+        Self {
+            rows: tree.lines().filter_map(row).collect(),
+        }
+    }
+
+    /// How `to` comes to be linked: the packages on the way, both ends
+    /// included.
+    pub(crate) fn way(&self, to: &str) -> Option<Vec<String>> {
+        let at = self.rows.iter().position(|(_, name)| name == to)?;
+        let (mut depth, mut way) = (self.rows[at].0 + 1, Vec::new());
+        for (above, name) in self.rows[..=at].iter().rev() {
+            if *above < depth {
+                depth = *above;
+                way.push(name.clone());
+            }
+        }
+        way.reverse();
+        Some(way)
+    }
 }
 
 fn member(package: &Value, place: &Place) -> Member {
@@ -147,50 +145,32 @@ pub(crate) mod tests {
         }
     }
 
-    /// A workspace of members and of edges `from -> to` that their code links.
-    pub(crate) fn workspace(members: &[&str], edges: &[(&str, &str)]) -> Workspace {
-        let mut found = Workspace {
-            members: Vec::new(),
-            edges: BTreeMap::new(),
+    /// A workspace of members, each with dependencies.
+    pub(crate) fn workspace(members: &[(&str, &[&str])]) -> Workspace {
+        let dependency = |package: &&str| Dependency {
+            package: (*package).into(),
+            ident: package.replace('-', "_"),
+            auxiliary: false,
         };
-        for (from, to) in edges {
-            found
-                .edges
-                .entry((*from).into())
-                .or_default()
-                .insert((*to).into());
+        let members = members.iter().map(|(name, dependencies)| Member {
+            name: (*name).into(),
+            folder: PathBuf::from("crates").join(name.trim_start_matches("adit-")),
+            dependencies: dependencies.iter().map(dependency).collect(),
+        });
+        Workspace {
+            members: members.collect(),
         }
-        for name in members {
-            let direct = edges.iter().filter(|(from, _)| from == name);
-            found.members.push(Member {
-                name: (*name).into(),
-                folder: PathBuf::from("crates").join(name.trim_start_matches("adit-")),
-                dependencies: direct
-                    .map(|(_, to)| Dependency {
-                        package: (*to).into(),
-                        ident: to.replace('-', "_"),
-                        auxiliary: false,
-                    })
-                    .collect(),
-            });
-        }
-        found
     }
 
     #[test]
-    fn ways_are_the_shortest_and_follow_cycles_once() {
-        let edges = [
-            ("a", "b"),
-            ("b", "c"),
-            ("c", "a"),
-            ("c", "d"),
-            ("a", "e"),
-            ("e", "d"),
-        ];
-        let found = workspace(&["a"], &edges);
-        assert_eq!(found.way("a", "d").unwrap(), ["a", "e", "d"]);
-        assert_eq!(found.way("d", "a"), None);
-        assert_eq!(found.way("a", "a"), None);
+    fn the_way_to_a_package_is_read_from_the_tree() {
+        let tree = "0adit-wire v0.1.0 (/r)\n1adit-model v0.1.0 (/r)\n2helper v1.0.0\n\
+                    3tokio v1.0.0\n2other v1.0.0\n1last v0.1.0\n2helper v1.0.0 (*)\n";
+        let linked = Linked::read(tree);
+        let way = linked.way("tokio").unwrap();
+        assert_eq!(way, ["adit-wire", "adit-model", "helper", "tokio"]);
+        assert_eq!(linked.way("last").unwrap(), ["adit-wire", "last"]);
+        assert_eq!(linked.way("mio"), None);
     }
 
     #[test]
@@ -202,11 +182,7 @@ pub(crate) mod tests {
                  "dependencies": [
                     {"name": "some-lib", "rename": null, "kind": null},
                     {"name": "other-lib", "rename": "other", "kind": "dev"}]},
-                {"id": "lib", "name": "some-lib", "manifest_path": "/x/Cargo.toml", "dependencies": []},
-                {"id": "dev", "name": "other-lib", "manifest_path": "/x/Cargo.toml", "dependencies": []}],
-            "resolve": {"nodes": [{"id": "one", "deps": [
-                {"pkg": "lib", "dep_kinds": [{"kind": null}]},
-                {"pkg": "dev", "dep_kinds": [{"kind": "dev"}]}]}]}
+                {"id": "lib", "name": "some-lib", "manifest_path": "/x/Cargo.toml", "dependencies": []}]
         });
         let place = Place {
             root: "/r".into(),
@@ -218,7 +194,6 @@ pub(crate) mod tests {
         assert_eq!(member.dependencies[0].ident, "some_lib");
         assert_eq!(member.dependencies[1].ident, "other");
         assert!(member.dependencies[1].auxiliary);
-        assert!(found.way("adit-one", "some-lib").is_some());
-        assert!(found.way("adit-one", "other-lib").is_none());
+        assert_eq!(found.members.len(), 1);
     }
 }

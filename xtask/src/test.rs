@@ -84,6 +84,15 @@ fn behaviour(place: &Place, report: &mut Report) {
         let words = readme::command(place, "cargo run --release -- demo --check")?;
         Run::cargo(place, &[]).args(&words[1..]).done()
     });
+    report.check("the link protocol in Python, from its page alone", || {
+        for command in ["vectors", "mutate"] {
+            Run::program(place, place.venv().join("bin").join("python"))
+                .args(["tests/protocol/peer.py", command, "docs/vectors"])
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .done()?;
+        }
+        Ok(())
+    });
     report.step(
         "unit, simulation, end-to-end, fuzz replay and doc tests",
         |totals| tests(place, totals),

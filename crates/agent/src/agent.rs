@@ -10,46 +10,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, dial};
+use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent};
 use adit_link::tasks::Tasks;
-use adit_model::{Code, TunnelId};
+use adit_model::Code;
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::{Backoff, WELL_AFTER};
+use crate::backoff::Backoff;
 use crate::error::AgentError;
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
 use crate::known::Known;
+use crate::link::Link;
 use crate::network::{Change, Network};
 use crate::pin::Pins;
 use crate::random;
+use crate::reach::reach;
 use crate::tunnels::Tunnels;
 
-/// A refused tunnel is asked for again after this long, then ever more rarely.
-const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Pause before a person is asked for the PIN once more.
 const ASK_PIN_AGAIN: Duration = Duration::from_millis(500);
-
-/// A link and what this side knows of it.
-struct Link {
-    link: AgentLink,
-    /// Its open streams.
-    streams: TaskTracker,
-    since: Instant,
-    refused: Vec<Asking>,
-    /// What the edge said before it ended the link.
-    error: Option<(u16, String)>,
-}
-
-/// A tunnel that the edge did not open.
-struct Asking {
-    tunnel: TunnelId,
-    due: Instant,
-    wait: Duration,
-}
 
 type Dialled = Result<(AgentLink, TaskTracker), DialError>;
 type Attempt = Pin<Box<dyn Future<Output = Dialled> + Send>>;
@@ -116,7 +98,7 @@ impl Agent {
                 }
                 Step::Link(event) => self.on_link(event)?,
                 Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await,
-                Step::Dialled(Err(error)) => self.on_failed(error)?,
+                Step::Dialled(Err(error)) => self.on_failed(error).await?,
                 Step::Network(change) => self.on_network(change),
                 Step::AskAgain => self.ask_again(),
             }
@@ -163,7 +145,7 @@ impl Agent {
                 let addresses = config.addresses.clone();
                 teller.tell(AgentEvent::Connecting { addresses });
             }
-            Ok((dial(&config).await?, streams))
+            Ok((reach(&config).await?, streams))
         }));
     }
 
@@ -177,7 +159,6 @@ impl Agent {
         self.attempt = None;
         self.pins.accepted();
         if let Err(error) = self.known.learn(&link).await {
-            tracing::error!(%error, "the secret that the edge handed over was not saved");
             let why = error.to_string();
             self.teller.tell(AgentEvent::NotSaved { why });
         }
@@ -187,13 +168,7 @@ impl Agent {
             peer: link.peer(),
             version: link.auth().version.clone(),
         });
-        let link = Link {
-            link,
-            streams,
-            since: Instant::now(),
-            refused: Vec::new(),
-            error: None,
-        };
+        let link = Link::new(link, streams);
         for tunnel in self.tunnels.all() {
             link.send(Message::OpenTunnel(tunnel.open_message()));
         }
@@ -202,13 +177,18 @@ impl Agent {
         }
     }
 
-    fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
+    async fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
         self.attempt = None;
         let wait = self.next_wait();
         if self.link.is_some() {
             // The current link still serves; its own end tells the rest.
             tracing::info!(%error, "another way to the edge could not be used");
             self.dial_after(wait, &[]);
+            return Ok(());
+        }
+        let by_secret = matches!(error, DialError::Silent | DialError::Refused);
+        if by_secret && self.known.refresh().await {
+            self.dial_after(Duration::ZERO, &[]);
             return Ok(());
         }
         match error {
@@ -260,7 +240,7 @@ impl Agent {
     }
 
     fn lost(&mut self, code: Code, why: String, retry_in: Duration) {
-        tracing::info!(%code, %why, ?retry_in, "no link");
+        tracing::debug!(%code, %why, ?retry_in, "no link");
         self.teller.tell(AgentEvent::Lost {
             code,
             why,
@@ -289,15 +269,14 @@ impl Agent {
 
     fn on_lost(&mut self, why: &str) {
         let Some(link) = self.link.take() else { return };
-        if link.since.elapsed() >= WELL_AFTER {
+        if link.was_well() {
             self.backoff.reset();
         }
-        let (code, why) = match link.error {
-            Some((code, text)) => (Code::from_number(code), text),
-            None => (None, why.to_owned()),
-        };
+        let (code, why) = link
+            .last_words()
+            .unwrap_or((Code::LINK_LOST, why.to_owned()));
         let wait = self.next_wait();
-        self.lost(code.unwrap_or(Code::LINK_LOST), why, wait);
+        self.lost(code, why, wait);
     }
 
     fn on_drain(&mut self, drain: &Drain) {
@@ -323,7 +302,7 @@ impl Agent {
         match message {
             Message::TunnelStatus(status) => self.on_status(status),
             Message::StatsWanted => link.send(Message::Stats(self.tunnels.stats())),
-            Message::Error { code, text } => link.error = Some((code, text)),
+            Message::Error { code, text } => link.says(code, text),
             other => tracing::debug!(kind = ?other.kind(), "a message that needs no answer"),
         }
     }
@@ -336,7 +315,7 @@ impl Agent {
         let (name, code, text) = (tunnel.name.clone(), status.code, status.text);
         match status.state {
             TunnelState::Live => {
-                link.refused.retain(|asking| asking.tunnel != tunnel.id);
+                link.opened(tunnel.id);
                 let pattern = &link.link.auth().url_pattern;
                 let by_pattern = || pattern.replace("{name}", name.as_str());
                 self.teller.tell(AgentEvent::Live {
@@ -364,17 +343,9 @@ impl Agent {
 
     fn ask_again(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let now = Instant::now();
-        for asking in &mut link.refused {
-            if asking.due <= now
-                && let Some(tunnel) = self.tunnels.get(asking.tunnel)
-            {
-                // Without an answer it is asked once more.
-                asking.due = now + asking.wait;
-                let open = Message::OpenTunnel(tunnel.open_message());
-                if !link.link.send(open) {
-                    link.link.close();
-                }
+        for id in link.due() {
+            if let Some(tunnel) = self.tunnels.get(id) {
+                link.send(Message::OpenTunnel(tunnel.open_message()));
             }
         }
     }
@@ -438,33 +409,6 @@ impl Agent {
     }
 }
 
-impl Link {
-    /// An edge that does not read loses its link.
-    fn send(&self, message: Message) {
-        if !self.link.send(message) {
-            self.link.close();
-        }
-    }
-
-    fn ask_again_at(&self) -> Option<Instant> {
-        self.refused.iter().map(|asking| asking.due).min()
-    }
-
-    fn ask_later(&mut self, tunnel: TunnelId) -> Duration {
-        let before = self
-            .refused
-            .iter()
-            .position(|asking| asking.tunnel == tunnel);
-        let wait = match before.map(|index| self.refused.swap_remove(index)) {
-            Some(asking) => (asking.wait * 2).min(ASK_AGAIN.1),
-            None => ASK_AGAIN.0,
-        };
-        let due = Instant::now() + wait;
-        self.refused.push(Asking { tunnel, due, wait });
-        wait
-    }
-}
-
 async fn next_event(link: &mut Option<Link>) -> LinkEvent {
     match link {
         Some(link) => link.link.event().await,
@@ -499,3 +443,6 @@ pub(crate) async fn telling<T>(teller: &Teller, work: impl Future<Output = T>) -
     teller.last_words();
     done
 }
+
+#[cfg(test)]
+mod tests;

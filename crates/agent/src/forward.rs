@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use adit_link::agent::{BoxFuture, StreamHandler};
-use adit_link::{Channel, Incoming};
+use adit_link::{Channel, Incoming, StreamError};
 use adit_model::Code;
 use adit_wire::{ResetReason, Start};
 use tokio_util::task::TaskTracker;
@@ -78,6 +78,9 @@ async fn serve(
     let (carried, channel) = pump(stream, local).await;
     match &carried.broken {
         None => {}
+        Some(Broken::Visitor(StreamError::Protocol)) => {
+            tracing::warn!(tunnel = %tunnel.name, "a channel was ended: its bytes were altered");
+        }
         Some(Broken::Visitor(error)) => tracing::debug!(tunnel = %tunnel.name, %error, "visitor"),
         Some(Broken::Target(error)) => {
             let why = format!("{}: {}", tunnel.target, in_the_middle(error));
@@ -104,7 +107,7 @@ fn in_the_middle(error: &io::Error) -> String {
 
 fn report(tunnel: &Tunnel, teller: &Teller, failed: &NotReached) {
     if tunnel.is_news(failed.code) {
-        tracing::warn!(tunnel = %tunnel.name, code = %failed.code, "{failed}");
+        tracing::debug!(tunnel = %tunnel.name, code = %failed.code, "{failed}");
         teller.tell(AgentEvent::TargetTrouble {
             tunnel: tunnel.name.clone(),
             code: failed.code,

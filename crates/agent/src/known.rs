@@ -64,4 +64,22 @@ impl Known {
         (self.psk, self.own_secret) = (secret, true);
         Ok(())
     }
+
+    /// Whether another process with the same data folder has been handed a
+    /// secret since; it is this agent's too.
+    pub(crate) async fn refresh(&mut self) -> bool {
+        let (data, edge) = (self.data.clone(), self.edge);
+        let read = tokio::task::spawn_blocking(move || data.edge(&edge)).await;
+        // What cannot be read now was read at the start: nothing newer.
+        let Ok(Ok(Some(record))) = read else {
+            return false;
+        };
+        match record.secret {
+            Some(secret) if secret != self.psk => {
+                (self.psk, self.own_secret) = (secret, true);
+                true
+            }
+            _ => false,
+        }
+    }
 }

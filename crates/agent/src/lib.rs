@@ -3,7 +3,8 @@
 //!
 //! [`run`] is the whole agent, [`join`] proves a join string once and
 //! remembers the edge, [`DataFolder`] is what stays on disk. What happens is
-//! told as [`AgentEvent`]s; nothing is printed here.
+//! told as [`AgentEvent`]s; nothing is printed here, and what is told is not
+//! logged above debug a second time.
 //!
 //! Invariant: an agent connects to the targets that its own settings name and
 //! to nothing else; no message of an edge can widen that.
@@ -17,17 +18,21 @@ mod error;
 mod events;
 mod forward;
 mod known;
+mod link;
 mod local;
 mod network;
 mod pin;
 mod pump;
 mod random;
+mod reach;
 mod run;
 mod settings;
 mod state;
 mod target;
 mod tls;
 mod tunnels;
+#[cfg(test)]
+mod whole;
 
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};

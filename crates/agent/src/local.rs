@@ -128,6 +128,7 @@ impl Drop for Local {
             Socket::Tcp(socket) => socket,
             Socket::Tls(socket) => socket.get_ref().0,
             #[cfg(unix)]
+            // It knows no reset: all that its service sees is an early end.
             Socket::Unix(_) => return,
         };
         // Fails only on a socket that is gone already.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_link::Counters;
-use adit_link::agent::{DialConfig, DialError, dial};
+use adit_link::agent::{DialConfig, DialError};
 use adit_link::tasks::Tasks;
 use adit_link::workers::Workers;
 use adit_model::{Identity, InstanceId, JoinString, PublicKey};
@@ -20,6 +20,7 @@ use crate::forward::Forwarder;
 use crate::known::Known;
 use crate::pin::Pins;
 use crate::random;
+use crate::reach::reach;
 use crate::settings::{AgentSettings, PinFrom, TunnelSettings};
 use crate::state::{DataFolder, Joining};
 use crate::tunnels::Tunnels;
@@ -50,7 +51,6 @@ pub async fn run(
     dial.workers = handles.collect();
     let tasks = dial.tasks.clone();
     for tunnel in ready.tunnels.all().iter().filter(|tunnel| tunnel.insecure) {
-        tracing::warn!(tunnel = %tunnel.name, target = %tunnel.target, "certificate is not checked");
         teller.tell(AgentEvent::InsecureTarget {
             tunnel: tunnel.name.clone(),
             target: tunnel.target.clone(),
@@ -86,7 +86,7 @@ pub async fn join(
     let mut config = ready.dial_config(teller)?;
     let link = loop {
         config.pin = pins.source();
-        match dial(&config).await {
+        match reach(&config).await {
             Ok(link) => break link,
             Err(DialError::Silent) if pins.is_unjudged() => {}
             Err(DialError::Refused) if pins.ask_again() => {}
@@ -101,15 +101,15 @@ pub async fn join(
 }
 
 /// What is made before the first dial.
-struct Ready {
-    known: Known,
-    tunnels: Arc<Tunnels>,
+pub(crate) struct Ready {
+    pub(crate) known: Known,
+    pub(crate) tunnels: Arc<Tunnels>,
     identity: Arc<Identity>,
     data: DataFolder,
 }
 
 impl Ready {
-    async fn prepare(
+    pub(crate) async fn prepare(
         join: Option<JoinString>,
         data: PathBuf,
         tunnels: Vec<TunnelSettings>,
@@ -130,7 +130,7 @@ impl Ready {
         done.unwrap_or_else(|error| Err(AgentError::Worker(error.into())))
     }
 
-    fn dial_config(&self, teller: Arc<Teller>) -> Result<DialConfig, AgentError> {
+    pub(crate) fn dial_config(&self, teller: Arc<Teller>) -> Result<DialConfig, AgentError> {
         let instance = random::bytes().map_err(|_| crate::StateError::Random)?;
         let tunnels = Arc::clone(&self.tunnels);
         Ok(DialConfig {

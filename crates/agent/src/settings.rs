@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use adit_link::agent::PinSource;
@@ -131,6 +132,14 @@ impl Login {
             .hash_password_with_salt(self.password.as_bytes(), &salt)
             .map_err(|_| LoginError::Hash)?;
         Ok(format!("{}:{hash}", self.user))
+    }
+}
+
+impl FromStr for Login {
+    type Err = LoginError;
+
+    fn from_str(text: &str) -> Result<Self, LoginError> {
+        Self::parse(text)
     }
 }
 

@@ -68,7 +68,8 @@ pub(crate) fn excerpt(text: &str, span: &Range<usize>, spec: &Spec, show: Show) 
         return None;
     }
     let from = spot.column - 1;
-    let end = span.end.clamp(span.start, spot.start + spot.text.len());
+    // A mark at the carriage return of a line stands behind its text.
+    let end = span.end.min(spot.start + spot.text.len()).max(span.start);
     let marked = text.get(span.start..end).map_or(1, |t| t.chars().count());
     let secret = show == Show::KeyOnly || !is_known_open(spot.text, spec);
     let shown = if secret {

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ const MAX_FIELDS: usize = 64;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of a peer that are read and thrown away after the answer, so that it
 /// arrives before a reset does.
-const MAX_LINGER: usize = 64 * 1024;
+const MAX_LINGER: usize = 256 * 1024;
 
 /// Why the API door cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +128,8 @@ async fn converse(mut socket: TcpStream, door: &ApiDoor) -> io::Result<()> {
     linger(&mut socket).await
 }
 
-async fn linger(socket: &mut TcpStream) -> io::Result<()> {
+/// Reads and throws away a bounded rest of what the peer sends.
+pub(crate) async fn linger(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut left = MAX_LINGER;
     let mut rest = [0; 4096];
     while left > 0 {

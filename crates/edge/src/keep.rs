@@ -1,7 +1,7 @@
 //! What looks after the whole edge: pools, names, session ids, revocations.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::Counters;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use crate::registry::Registry;
 
 /// How often idle channels are looked at, well below their ping time.
@@ -29,53 +29,51 @@ pub(crate) async fn pools(registry: Arc<Registry>, stop: CancellationToken) {
     }
 }
 
-/// Looks after names, session ids and the clock, and cuts the links of
-/// identities that are revoked.
-pub(crate) async fn house(registry: Arc<Registry>, admission: Arc<Admission>, stop: CancellationToken) {
-    let mut revoked = admission.revoked();
+/// Looks after names, session ids, and what admission keeps.
+pub(crate) async fn house(
+    registry: Arc<Registry>,
+    admission: Arc<Admission>,
+    stop: CancellationToken,
+) {
     let mut tick = interval(HOUSE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {
-                registry.expire(Instant::now().into_std());
-                registry.refresh_sessions(admission.unix_now());
-                admission.tick();
-            }
-            gone = revoked.recv() => match gone {
-                Ok(identity) => {
-                    for link in registry.links_of(&identity) {
-                        tracing::info!(link = %link.facts().id, agent = %identity, "agent is revoked");
-                        link.cut();
-                    }
-                }
-                // Too many at once to be listed: look at every link.
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                    for link in registry.links() {
-                        if !admission.still_admitted(&link.facts().identity) {
-                            link.cut();
-                        }
-                    }
-                }
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-            },
-            () = stop.cancelled() => return,
-        }
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = Instant::now().into_std();
+        registry.expire(now);
+        registry.refresh_sessions(admission.unix_now());
+        admission.maintain(now).await;
+    }
+    if let Err(error) = admission.flush().await {
+        tracing::error!(%error, "the agents' last times could not be saved");
     }
 }
 
 /// Copies the driver's counters and the registry's sizes to the metrics.
-pub(crate) async fn counters(metrics: Arc<Metrics>, counters: Arc<Counters>, registry: Arc<Registry>, stop: CancellationToken) {
+pub(crate) async fn counters(
+    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
+    registry: Arc<Registry>,
+    stop: CancellationToken,
+) {
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let link = &metrics.link;
         let links = registry.links();
-        metrics.link.channels_idle.set(links.iter().map(|link| link.idle()).sum());
-        metrics.link.channels_busy.set(links.iter().map(|link| link.in_use()).sum());
-        metrics.link.tunnels.set(registry.backends().len());
-        metrics.link.channels_opened.set(counters.channels_opened.load(Ordering::Relaxed));
-        metrics.link.recycled.set(counters.streams_recycled.load(Ordering::Relaxed));
-        metrics.link.streams.set(counters.streams_opened.load(Ordering::Relaxed));
-        metrics.link.frames_refused.set(counters.bad_frames.load(Ordering::Relaxed));
+        link.channels_idle
+            .set(links.iter().map(|link| link.idle()).sum());
+        link.channels_busy
+            .set(links.iter().map(|link| link.in_use()).sum());
+        link.tunnels.set(registry.tunnels());
+        raise(&link.channels_opened, &counters.channels_opened);
+        raise(&link.recycled, &counters.streams_recycled);
+        raise(&link.streams, &counters.streams_opened);
+        raise(&link.frames_refused, &counters.bad_frames);
     }
+}
+
+/// Lifts a metric to what the driver has counted.
+fn raise(metric: &Counter, counted: &AtomicU64) {
+    let counted = counted.load(Ordering::Relaxed);
+    metric.add(counted.saturating_sub(metric.get()));
 }

@@ -1,11 +1,32 @@
-//! The public server.
+//! The public server: doors for visitors and agents, and what stands behind
+//! them.
+//!
+//! [`Edge::start`] opens everything, [`Edge::stop`] ends it in order. `serve`
+//! is the map from door to stage; `assemble` turns a configuration into parts
+//! that know nothing of it.
+//!
+//! Invariants: the data path asks neither the disk nor a lock that is held
+//! over an await; before a proof of a secret the link door sends nothing; what
+//! a visitor is told by the HTTP door itself names nothing of this product.
 
+pub mod admission;
 pub mod api;
+mod assemble;
+pub mod auth;
 pub mod backend;
 pub mod config;
+pub mod control;
+pub mod http;
+mod keep;
 pub mod limits;
+pub mod link;
 pub mod listen;
 pub mod metrics;
-pub mod random;
 pub mod registry;
+pub mod serve;
 pub mod state;
+mod status;
+pub mod sync_stats;
+mod tunnels;
+
+pub use serve::{Edge, Facts, StartError};

@@ -257,6 +257,18 @@ impl Limits {
         (left > 0).then(|| Duration::from_nanos(left))
     }
 
+    /// Whether `address` is never banned, because others may stand behind it.
+    #[must_use]
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        self.standing(address) != Standing::Visitor
+    }
+
+    /// How long a ban lasts.
+    #[must_use]
+    pub fn ban_length(&self) -> Duration {
+        self.settings.ban
+    }
+
     /// Counts the table; walks all of it, for a scrape and not for a request.
     #[must_use]
     pub fn census(&self, now: Instant) -> Census {
@@ -340,16 +352,20 @@ impl Limits {
     }
 
     fn read(&self, address: IpAddr, now: Instant) -> (AddressKey, Standing, u64) {
+        let standing = self.standing(address);
+        (AddressKey::of(address), standing, self.nanos_at(now))
+    }
+
+    fn standing(&self, address: IpAddr) -> Standing {
         let canonical = address.to_canonical();
         let is_trusted = |net: &IpNet| net.contains(&canonical);
-        let standing = if self.settings.trusted.iter().any(is_trusted) {
+        if self.settings.trusted.iter().any(is_trusted) {
             Standing::Trusted
         } else if canonical.is_loopback() {
             Standing::Loopback
         } else {
             Standing::Visitor
-        };
-        (AddressKey::of(address), standing, self.nanos_at(now))
+        }
     }
 
     fn nanos_at(&self, now: Instant) -> u64 {

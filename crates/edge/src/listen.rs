@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_link::tasks::Tasks;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that may wait to be accepted.
@@ -52,6 +52,9 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     // A restarted edge takes its port back although old connections linger.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Inherited by what it accepts: a small answer never waits for an
+    // acknowledgement, and no call a connection is spent on it.
+    socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -63,14 +66,15 @@ fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts until `tasks` stop; each connection becomes a task of its own.
+/// Accepts until `doors` stop; each connection becomes a task of `streams`.
 ///
 /// # Errors
 /// When the runtime does not take the listener.
 pub async fn accept<F>(
     listener: std::net::TcpListener,
-    tasks: &Tasks,
-    mut serve: impl FnMut(TcpStream, SocketAddr) -> Option<F>,
+    doors: &Tasks,
+    streams: &Tasks,
+    serve: impl Fn(TcpStream, SocketAddr) -> F,
 ) -> io::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -79,15 +83,10 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = tasks.stopping().cancelled() => return Ok(()),
+            () = doors.stopping().cancelled() => return Ok(()),
         };
         match accepted {
-            Ok((socket, peer)) => {
-                let peer = unmapped(peer);
-                if let Some(task) = serve(socket, peer) {
-                    tasks.spawn(task);
-                }
-            }
+            Ok((socket, peer)) => streams.spawn(serve(socket, unmapped(peer))),
             Err(error) if is_about_one(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -110,12 +109,6 @@ fn is_about_one(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Refuses a connection with a reset instead of a clean end.
-pub fn slam(socket: &TcpStream) {
-    // Best effort: the peer is unwanted anyway.
-    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 #[cfg(test)]

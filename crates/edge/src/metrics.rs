@@ -13,7 +13,8 @@ mod process;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::kinds::{Counter, Family, Gauge, Histogram};
+pub use self::kinds::Counter;
+use self::kinds::{Family, Gauge, Histogram};
 pub use self::labels::{
     AdmissionOutcome, BackendFailure, Direction, Door, HttpRefusal, LimitRefusal, ProofFailure,
     StatusClass,
@@ -175,6 +176,29 @@ impl Metrics {
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.clock.elapsed()
+    }
+
+    /// The sums of the edge's counters as one JSON object, for the statistics
+    /// that its owner's agents may read.
+    #[must_use]
+    pub fn totals(&self) -> serde_json::Value {
+        serde_json::json!({
+            "requests": self.http.requests.to_json(),
+            "requests_active": self.http.active.get(),
+            "refusals": self.http.refused.to_json(),
+            "backend_failures": self.http.backend_failures.to_json(),
+            "upgrades": self.http.upgrades.get(),
+            "upgraded_open": self.http.upgraded.get(),
+            "bytes": self.http.bytes.to_json(),
+            "links": self.link.links.get(),
+            "tunnels": self.link.tunnels.get(),
+            "streams": self.link.streams.get(),
+            "stream_resets": self.link.resets.get(),
+            "admissions": self.link.admissions.to_json(),
+            "proof_failures": self.link.proof_failures.to_json(),
+            "limited": self.limits.refused.to_json(),
+            "bans": self.limits.bans.get(),
+        })
     }
 
     /// The page of `GET /metrics`, in the text format version 0.0.4.

@@ -4,14 +4,14 @@
 //! it. One lock, held for look-ups and changes only, never over an await. A
 //! backend that vanishes is out of its pool before the next pick.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
-use adit_link_proto::{ClaimRefused, ID_EPOCH, Holder, LeaseLimits, Leases, Owner, SecretId};
-use adit_model::{LinkId, PublicKey, TunnelId, TunnelName};
+use adit_link_proto::{ClaimRefused, Holder, ID_EPOCH, LeaseLimits, Leases, Owner, SecretId};
+use adit_model::{LinkId, TunnelId, TunnelName};
 use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
@@ -52,6 +52,17 @@ struct Pool {
     next: AtomicUsize,
 }
 
+/// What holds for every link and name.
+#[derive(Clone, Debug)]
+pub struct RegistryRules {
+    /// How long a name waits for its owner after its last link dropped.
+    pub grace: Duration,
+    /// Most tunnels of one link.
+    pub max_tunnels: usize,
+    /// Names that one agent at a time may serve, whatever it asks for.
+    pub exclusive: HashSet<TunnelName>,
+}
+
 struct LinkEntry {
     link: Arc<EdgeLink>,
     owner: Owner,
@@ -60,7 +71,7 @@ struct LinkEntry {
 
 struct Inner {
     leases: Leases,
-    max_tunnels: usize,
+    rules: RegistryRules,
     pools: HashMap<TunnelName, Pool>,
     links: HashMap<LinkId, LinkEntry>,
     sessions: HashMap<SecretId, LinkId>,
@@ -74,16 +85,16 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry; `grace` is how long a name waits for its owner.
+    /// An empty registry.
     #[must_use]
-    pub fn new(grace: Duration, max_tunnels: usize) -> Arc<Self> {
+    pub fn new(rules: RegistryRules) -> Arc<Self> {
         let leases = Leases::new(LeaseLimits {
-            grace,
+            grace: rules.grace,
             ..LeaseLimits::default()
         });
         let inner = Inner {
             leases,
-            max_tunnels,
+            rules,
             pools: HashMap::new(),
             links: HashMap::new(),
             sessions: HashMap::new(),
@@ -179,7 +190,7 @@ impl Registry {
     ) -> Result<(), TunnelRefusal> {
         let mut inner = self.write();
         let entry = inner.links.get(&id).ok_or(TunnelRefusal::NoLink)?;
-        if entry.tunnels.len() >= inner.max_tunnels {
+        if entry.tunnels.len() >= inner.rules.max_tunnels {
             return Err(TunnelRefusal::TooMany);
         }
         if entry.tunnels.contains_key(&open.tunnel) {
@@ -193,7 +204,8 @@ impl Registry {
             instance: facts.instance,
             owner: entry.owner,
         };
-        let claim = inner.leases.claim(&open.name, holder, open.exclusive, now);
+        let exclusive = open.exclusive || inner.rules.exclusive.contains(&open.name);
+        let claim = inner.leases.claim(&open.name, holder, exclusive, now);
         let claim = claim.map_err(|refused| match refused {
             ClaimRefused::TooMany => TunnelRefusal::TooMany,
             ClaimRefused::OtherOwner | ClaimRefused::Exclusive => TunnelRefusal::Taken,
@@ -286,29 +298,14 @@ impl Registry {
             .collect()
     }
 
-    /// Live links from other addresses or processes than this identity's.
+    /// How many tunnels are live.
     #[must_use]
-    pub fn other_agents(&self, identity: &PublicKey) -> usize {
-        let inner = self.read();
-        let mut others: Vec<PublicKey> = inner
+    pub fn tunnels(&self) -> usize {
+        self.read()
             .links
             .values()
-            .map(|entry| entry.link.facts().identity)
-            .collect();
-        others.sort_unstable();
-        others.dedup();
-        others.iter().filter(|key| *key != identity).count()
-    }
-
-    /// Links of one identity, to be cut when it is revoked.
-    #[must_use]
-    pub fn links_of(&self, identity: &PublicKey) -> Vec<Arc<EdgeLink>> {
-        let inner = self.read();
-        let of = inner
-            .links
-            .values()
-            .filter(|entry| entry.link.facts().identity == *identity);
-        of.map(|entry| Arc::clone(&entry.link)).collect()
+            .map(|entry| entry.tunnels.len())
+            .sum()
     }
 
     /// What the tunnels of one link have carried.
@@ -346,6 +343,9 @@ impl Registry {
 impl Inner {
     fn remove_backend(&mut self, name: &TunnelName, backend: BackendId) {
         if let Some(pool) = self.pools.get_mut(name) {
+            for gone in pool.backends.iter().filter(|held| held.id() == backend) {
+                gone.close();
+            }
             pool.backends.retain(|held| held.id() != backend);
             if pool.backends.is_empty() {
                 self.pools.remove(name);

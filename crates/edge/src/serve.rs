@@ -13,25 +13,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use adit_link::Counters;
 use adit_link::tasks::Tasks;
 use adit_link::workers::{Workers, default_count};
-use adit_model::{Code, Credential, JoinString, Pin, PublicKey};
+use adit_model::{Code, JoinString, Pin, PublicKey};
+use adit_routing::TableError;
 use adit_wire::{Drain, Message};
 
 use crate::admission::Admission;
+use crate::assemble::{self, Parts};
 use crate::config::EdgeConfig;
-use crate::http::HttpDoor;
-use crate::limits::{Limits, UnprovedSockets};
-use crate::link::{LinkDoor, LinkSettings};
-use crate::listen;
-use crate::metrics::{Door, Metrics, Phase};
+use crate::http::{HttpDoor, serve_connection};
+use crate::link::LinkDoor;
+use crate::metrics::{Metrics, Phase};
 use crate::registry::Registry;
 use crate::state::{StateError, Store};
-use crate::{api, assemble, control, keep};
+use crate::{api, control, keep, link, listen};
 
 /// After the drain what is still open is cut; this long for that.
 const CUT_TIME: Duration = Duration::from_secs(2);
@@ -58,6 +56,12 @@ pub enum StartError {
     /// The control socket.
     #[error("the control socket in the data folder cannot be opened: {0}")]
     Control(io::Error),
+    /// A route's password cannot be hashed.
+    #[error("a route's password cannot be hashed")]
+    Password,
+    /// The routes contradict each other.
+    #[error(transparent)]
+    Routes(#[from] TableError),
 }
 
 impl StartError {
@@ -74,6 +78,8 @@ impl StartError {
             Self::State(error) => error.code(),
             Self::Worker(_) => Code::RUNTIME_FAILED,
             Self::Control(_) => Code::DATA_UNREADABLE,
+            Self::Password => Code::BAD_AUTH,
+            Self::Routes(_) => Code::CONFIG_DUPLICATE,
         }
     }
 }
@@ -108,7 +114,6 @@ pub struct Edge {
     registry: Arc<Registry>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
-    counters: Arc<Counters>,
     /// Dropped last: it ends the threads.
     workers: Workers,
 }
@@ -123,7 +128,10 @@ struct Bound {
 impl Bound {
     fn open(config: &EdgeConfig, workers: usize) -> Result<Self, StartError> {
         let doors = &config.doors;
-        let api = doors.api.map(|address| bind("API", address, 1)).transpose()?;
+        let api = doors
+            .api
+            .map(|address| bind("API", address, 1))
+            .transpose()?;
         Ok(Self {
             http: bind("HTTP", doors.http, workers)?,
             link: bind("link", doors.link, workers)?,
@@ -132,13 +140,31 @@ impl Bound {
     }
 }
 
-fn bind(door: &'static str, address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
-    listen::bind(address, count).map_err(|error| StartError::Bind { door, address, error })
+fn bind(
+    door: &'static str,
+    address: SocketAddr,
+    count: usize,
+) -> Result<Vec<std::net::TcpListener>, StartError> {
+    listen::bind(address, count).map_err(|error| StartError::Bind {
+        door,
+        address,
+        error,
+    })
 }
 
-fn local(door: &'static str, listeners: &[std::net::TcpListener], address: SocketAddr) -> Result<SocketAddr, StartError> {
+fn local(
+    door: &'static str,
+    listeners: &[std::net::TcpListener],
+    address: SocketAddr,
+) -> Result<SocketAddr, StartError> {
     let first = listeners.first().ok_or(io::ErrorKind::NotFound.into());
-    first.and_then(std::net::TcpListener::local_addr).map_err(|error| StartError::Bind { door, address, error })
+    first
+        .and_then(std::net::TcpListener::local_addr)
+        .map_err(|error| StartError::Bind {
+            door,
+            address,
+            error,
+        })
 }
 
 impl Edge {
@@ -147,55 +173,80 @@ impl Edge {
     /// # Errors
     /// See [`StartError`]; nothing is left open or half-written.
     pub async fn start(config: EdgeConfig) -> Result<Self, StartError> {
-        let count = config.server.workers.map_or_else(default_count, usize::from);
+        let count = config
+            .server
+            .workers
+            .map_or_else(default_count, usize::from);
         let (store, seen) = Store::open(&config.server.data, config.admission.secret.clone())?;
         let bound = Bound::open(&config, count)?;
         let http = local("HTTP", &bound.http, config.doors.http)?;
         let link = local("link", &bound.link, config.doors.link)?;
         let api_at = bound.api.as_ref().map(std::net::TcpListener::local_addr);
         let api_at = api_at.transpose().map_err(StartError::Worker)?;
-        let parts = assemble::parts(&config, Arc::new(store), seen, http, link, count)?;
+        let streams = Tasks::new();
+        let parts = assemble::parts(
+            &config,
+            (Arc::new(store), seen),
+            (http, link),
+            count,
+            &streams,
+        )?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
         let edge = Self {
             facts: parts.facts(http, link, api_at),
             drain: config.server.drain,
             doors: Tasks::new(),
-            streams: Tasks::new(),
+            streams,
             links: Tasks::new(),
             keepers: Tasks::new(),
             registry: Arc::clone(&parts.registry),
             admission: Arc::clone(&parts.admission),
             metrics: Arc::clone(&parts.metrics),
-            counters: Arc::clone(&parts.counters),
             workers,
         };
-        edge.open_doors(bound, parts).await?;
+        edge.open_doors(bound, parts)?;
         edge.metrics.set_phase(Phase::Ready);
         Ok(edge)
     }
 
-    async fn open_doors(&self, bound: Bound, parts: assemble::Parts) -> Result<(), StartError> {
-        control::listen(&self.keepers, Arc::clone(&parts.control)).map_err(StartError::Control)?;
+    fn open_doors(&self, bound: Bound, parts: Parts) -> Result<(), StartError> {
+        let stop = || self.keepers.stopping().clone();
+        control::listen(&self.keepers, parts.control).map_err(StartError::Control)?;
         for (listener, worker) in bound.http.into_iter().zip(self.workers.handles()) {
-            let (door, streams, doors) = (Arc::clone(&parts.http), self.streams.clone(), self.doors.clone());
-            self.doors.spawn_on(worker, async move { run_http(listener, door, &doors, streams).await });
+            let door = Arc::clone(&parts.http);
+            self.doors.spawn_on(
+                worker,
+                run_http(listener, door, self.doors.clone(), self.streams.clone()),
+            );
         }
         for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
-            let (door, links, doors) = (Arc::clone(&parts.link), self.links.clone(), self.doors.clone());
-            self.doors.spawn_on(worker, async move { run_link(listener, door, &doors, links).await });
-            self.keepers.spawn_on(worker, keep::pools(Arc::clone(&parts.registry), self.keepers.stopping().clone()));
+            let door = Arc::clone(&parts.link);
+            self.doors.spawn_on(
+                worker,
+                run_link(listener, door, self.doors.clone(), self.links.clone()),
+            );
+            self.keepers
+                .spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
         }
         if let Some(listener) = bound.api {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
-            let stop = self.keepers.stopping().clone();
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
+            let serve = api::serve(listener, parts.api, stop());
             self.keepers.spawn(async move {
-                if let Err(error) = api::serve(listener, parts.api, stop).await {
+                if let Err(error) = serve.await {
                     tracing::error!(%error, "the API door has closed");
                 }
             });
         }
-        self.keepers.spawn(keep::house(self.registry.clone(), self.admission.clone(), self.keepers.stopping().clone()));
-        self.keepers.spawn(keep::counters(self.metrics.clone(), self.counters.clone(), self.registry.clone(), self.keepers.stopping().clone()));
+        self.keepers
+            .spawn(keep::house(parts.registry, parts.admission, stop()));
+        let registry = Arc::clone(&self.registry);
+        self.keepers.spawn(keep::counters(
+            parts.metrics,
+            parts.counters,
+            registry,
+            stop(),
+        ));
         Ok(())
     }
 
@@ -236,7 +287,10 @@ impl Edge {
         self.doors.close(CUT_TIME).await;
         let seconds = u32::try_from(self.drain.as_secs()).unwrap_or(u32::MAX);
         for link in self.registry.links() {
-            link.send(Message::Drain(Drain { seconds, addresses: Vec::new() }));
+            link.send(Message::Drain(Drain {
+                seconds,
+                addresses: Vec::new(),
+            }));
         }
         // The stop signal ends idle visitors; a request that is under way
         // ends by itself.
@@ -253,36 +307,27 @@ impl Edge {
     }
 }
 
-async fn run_http(listener: std::net::TcpListener, door: Arc<HttpDoor>, doors: &Tasks, streams: Tasks) {
+async fn run_http(
+    listener: std::net::TcpListener,
+    door: Arc<HttpDoor>,
+    doors: Tasks,
+    streams: Tasks,
+) {
     let stop = streams.stopping().clone();
-    let serve = move |socket, peer| Some(crate::http::serve_connection(socket, peer, Arc::clone(&door), stop.clone()));
-    if let Err(error) = listen::accept(listener, doors, &streams, Door::Http, serve).await {
+    let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
+    if let Err(error) = listen::accept(listener, &doors, &streams, serve).await {
         tracing::error!(%error, "the HTTP door has closed");
     }
 }
 
-async fn run_link(listener: std::net::TcpListener, door: Arc<LinkDoor>, doors: &Tasks, links: Tasks) {
-    let serve = move |socket, peer| Some(crate::link::serve(Arc::clone(&door), socket, peer));
-    if let Err(error) = listen::accept(listener, doors, &links, Door::Link, serve).await {
+async fn run_link(
+    listener: std::net::TcpListener,
+    door: Arc<LinkDoor>,
+    doors: Tasks,
+    links: Tasks,
+) {
+    let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer);
+    if let Err(error) = listen::accept(listener, &doors, &links, serve).await {
         tracing::error!(%error, "the link door has closed");
     }
-}
-
-/// The join string of an edge whose link door others reach at `public`.
-pub(crate) fn join_string(store: &Store, public: Option<&str>, link: SocketAddr) -> JoinString {
-    JoinString {
-        addresses: vec![public.map_or_else(|| reachable(link), str::to_owned)],
-        edge: store.identity().public(),
-        credential: Credential::Shared(store.shared_secret()),
-    }
-}
-
-/// An address that a door on "any address" can be reached at, from here.
-fn reachable(link: SocketAddr) -> String {
-    let ip = match link.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, link.port()).to_string()
 }

@@ -36,7 +36,7 @@ use self::folder::Folder;
 use self::records::RecordError;
 use self::seen::SeenLog;
 pub use self::seen::{Seen, SeenProof};
-use crate::random;
+use adit_link::entropy::random;
 
 const FORMAT: &str = "format";
 const FORMAT_MAGIC: &str = "adit edge data, format ";
@@ -50,11 +50,24 @@ struct SharedSecret {
     is_configured: bool,
 }
 
+/// How much a change matters to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing has changed.
+    Nothing,
+    /// Written with the next change, or by [`Store::flush`].
+    Later,
+    /// Written by the next [`Store::commit`].
+    Now,
+}
+
 #[derive(Debug)]
 struct Tracked {
     books: Books,
-    /// Counts changes.
+    /// Counts changes that a commit waits for.
     changes: u64,
+    /// There are others.
+    has_later: bool,
 }
 
 /// The open data folder.
@@ -98,7 +111,11 @@ impl Store {
             folder,
             identity: Arc::new(identity),
             secret: Mutex::new(secret),
-            books: Mutex::new(Tracked { books, changes: 0 }),
+            books: Mutex::new(Tracked {
+                books,
+                changes: 0,
+                has_later: false,
+            }),
             seen: Mutex::new(log),
             saved: AtomicU64::new(0),
             writing: Mutex::new(()),
@@ -139,10 +156,24 @@ impl Store {
     }
 
     /// Changes agents and tokens in memory; [`Store::commit`] makes it last.
-    pub fn change<R>(&self, change: impl FnOnce(&mut Books) -> R) -> R {
+    pub fn change<R>(&self, change: impl FnOnce(&mut Books) -> (Keep, R)) -> R {
         let mut tracked = lock(&self.books);
-        tracked.changes += 1;
-        change(&mut tracked.books)
+        let (keep, result) = change(&mut tracked.books);
+        tracked.changes += u64::from(keep == Keep::Now);
+        tracked.has_later |= keep == Keep::Later;
+        result
+    }
+
+    /// Commits what could wait too.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn flush(self: &Arc<Self>) -> Result<(), StateError> {
+        {
+            let mut tracked = lock(&self.books);
+            tracked.changes += u64::from(tracked.has_later);
+        }
+        self.commit().await
     }
 
     /// Returns when all changes made before are on disk.
@@ -174,12 +205,12 @@ impl Store {
     pub fn save(&self) -> Result<(), StateError> {
         let _writing = lock(&self.writing);
         let (bytes, changes) = {
-            let tracked = lock(&self.books);
+            let mut tracked = lock(&self.books);
             if self.saved.load(Ordering::Acquire) >= tracked.changes {
                 return Ok(());
             }
-            let bytes = records::write_books(&tracked.books);
-            (bytes, tracked.changes)
+            tracked.has_later = false;
+            (records::write_books(&tracked.books), tracked.changes)
         };
         let bytes = bytes.map_err(|error| self.understood(BOOKS, error))?;
         self.folder.write(BOOKS, &bytes)?;
@@ -272,7 +303,7 @@ fn open_identity(folder: &Folder, has_agents: bool) -> Result<Identity, StateErr
         Some(bytes) => records::read_identity(&bytes).map_err(of),
         None if has_agents => Err(StateError::IdentityMissing(folder.path_of(IDENTITY))),
         None => {
-            let seed = random::bytes()?;
+            let seed = random().map_err(StateError::Random)?;
             let identity = Identity::from_seed(seed)
                 .map_err(|e| StateError::damaged(&folder.path_of(IDENTITY), e.to_string()))?;
             let bytes = records::write_identity(&identity).map_err(of)?;
@@ -303,7 +334,7 @@ fn open_secret(folder: &Folder, configured: Option<Psk>) -> Result<SharedSecret,
 }
 
 fn make_secret(folder: &Folder) -> Result<Psk, StateError> {
-    let psk = Psk::from_random(random::bytes()?);
+    let psk = Psk::from_random(random().map_err(StateError::Random)?);
     let line = Zeroizing::new(format!("{}\n", psk.expose()));
     folder.write(SECRET, line.as_bytes())?;
     Ok(psk)

@@ -9,6 +9,7 @@ use adit_model::{Code, TunnelId};
 use adit_wire::{Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
 
 use crate::admission::Admitted;
+use crate::auth::check_login;
 use crate::link::LinkSettings;
 use crate::registry::{Registry, TunnelRefusal};
 
@@ -41,16 +42,24 @@ impl Context<'_> {
     fn open(&self, open: &OpenTunnel) {
         let opened = self.check(open).and_then(|()| {
             let now = tokio::time::Instant::now().into_std();
-            self.registry.open_tunnel(self.link.facts().id, open, now).map_err(|refusal| match refusal {
-                TunnelRefusal::Taken => (Code::TUNNEL_REFUSED.number, "the name is taken on this edge".to_owned()),
-                other => (Code::TOO_MANY_TUNNELS.number, other.to_string()),
-            })
+            self.registry
+                .open_tunnel(self.link.facts().id, open, now)
+                .map_err(|refusal| match refusal {
+                    TunnelRefusal::Taken => (
+                        Code::TUNNEL_REFUSED.number,
+                        "the name is taken on this edge".to_owned(),
+                    ),
+                    other => (Code::TOO_MANY_TUNNELS.number, other.to_string()),
+                })
         });
         let link = self.link.facts().id;
         match opened {
             Ok(()) => {
                 tracing::info!(%link, name = %open.name, target = %open.target, "tunnel is open");
-                let url = self.settings.url_pattern.replace("{name}", open.name.as_str());
+                let url = self
+                    .settings
+                    .url_pattern
+                    .replace("{name}", open.name.as_str());
                 self.answer(open.tunnel, TunnelState::Live, Some(url), 0, String::new());
             }
             Err((code, why)) => {
@@ -62,28 +71,54 @@ impl Context<'_> {
 
     fn check(&self, open: &OpenTunnel) -> Result<(), (u16, String)> {
         if open.kind != TunnelKind::Http {
-            return Err((Code::TUNNEL_KIND.number, "this edge carries HTTP tunnels only".into()));
+            return Err((
+                Code::TUNNEL_KIND.number,
+                "this edge carries HTTP tunnels only".into(),
+            ));
+        }
+        if let Some(login) = &open.auth {
+            // What it costs to check is the agent's choice, within bounds.
+            check_login(login).map_err(|why| (Code::BAD_AUTH.number, why.to_string()))?;
         }
         match &self.admitted.scope {
-            Some(scope) if *scope != open.name => {
-                Err((Code::TUNNEL_REFUSED.number, format!("the token that admitted this agent allows the name {scope} only")))
-            }
+            Some(scope) if *scope != open.name => Err((
+                Code::TUNNEL_REFUSED.number,
+                format!("the token that admitted this agent allows the name {scope} only"),
+            )),
             _ => Ok(()),
         }
     }
 
     fn close(&self, tunnel: TunnelId) {
-        if let Some(name) = self.registry.close_tunnel(self.link.facts().id, tunnel, tokio::time::Instant::now().into_std()) {
+        if let Some(name) = self.registry.close_tunnel(
+            self.link.facts().id,
+            tunnel,
+            tokio::time::Instant::now().into_std(),
+        ) {
             tracing::info!(link = %self.link.facts().id, %name, "tunnel is closed");
             self.answer(tunnel, TunnelState::Closed, None, 0, String::new());
         }
     }
 
-    fn answer(&self, tunnel: TunnelId, state: TunnelState, url: Option<String>, code: u16, text: String) {
-        self.link.send(Message::TunnelStatus(TunnelStatus { tunnel, state, url, code, text }));
+    fn answer(
+        &self,
+        tunnel: TunnelId,
+        state: TunnelState,
+        url: Option<String>,
+        code: u16,
+        text: String,
+    ) {
+        self.link.send(Message::TunnelStatus(TunnelStatus {
+            tunnel,
+            state,
+            url,
+            code,
+            text,
+        }));
     }
 
     fn stats(&self) {
-        self.link.send(Message::Stats(self.registry.stats_of(self.link.facts().id)));
+        self.link
+            .send(Message::Stats(self.registry.stats_of(self.link.facts().id)));
     }
 }

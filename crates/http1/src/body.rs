@@ -116,6 +116,15 @@ impl Body {
         }
     }
 
+    /// Bytes that a body of known length still lacks; `None` for the others.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        match &self.0 {
+            State::Length(left) => Some(*left),
+            State::Chunked(_) | State::UntilClose => None,
+        }
+    }
+
     /// The sender ended its direction after the bytes decoded so far.
     ///
     /// # Errors

@@ -121,6 +121,8 @@ impl RequestHead {
     pub fn reset(&mut self) {
         self.scan = HeadScan::default();
         self.length = 0;
+        self.target = TargetSpans::default();
+        self.fields.clear();
     }
 
     /// Parses the head that `bytes` begins with. `Ok(false)` asks for more:

@@ -196,6 +196,23 @@ impl<'a> Response<'a> {
         })
     }
 
+    /// Whether a field of this class is there.
+    #[must_use]
+    pub fn has(&self, id: Name) -> bool {
+        self.head.fields.iter().any(|f| f.id == id)
+    }
+
+    /// Whether a field is there in which a backend may name itself.
+    #[must_use]
+    pub fn may_name_origin(&self) -> bool {
+        self.head.fields.iter().any(|f| {
+            matches!(
+                f.id,
+                Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie
+            )
+        })
+    }
+
     /// The protocol that a 101 switches to.
     #[must_use]
     pub fn upgrade_value(&self) -> Option<&'a [u8]> {

@@ -29,6 +29,8 @@ mod replay;
 mod seal;
 mod session;
 mod transcript;
+#[cfg(test)]
+mod vectors;
 mod window;
 
 pub use clock::{ClockChange, WallClock};

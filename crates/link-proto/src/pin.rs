@@ -139,6 +139,13 @@ impl PinGate {
         }
     }
 
+    /// Forgets an address's wrong PINs, and leaves the time at which the PIN
+    /// changes: for an address that is never banned because others stand behind
+    /// it, and for a right PIN that enrolled nobody.
+    pub fn forgive(&mut self, from: IpAddr) {
+        self.wrong.remove(&network(from));
+    }
+
     /// When the PIN is to be changed though nobody tries any more.
     #[must_use]
     pub fn rotate_at(&self) -> Option<Instant> {

@@ -190,8 +190,7 @@ impl Stream {
         }))
     }
 
-    /// After the other side has ended its direction, waits for it to give the
-    /// stream up all the same. Never ready before, nor on a plain socket.
+    /// Ready when a channel's other side gives up after it ended its direction.
     pub fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         if self.inner.sealed.is_none() || !self.flow.fin_received {
             return Poll::Pending;

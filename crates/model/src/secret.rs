@@ -16,6 +16,9 @@ pub enum SecretError {
     /// Too few different characters or too regular to hold 128 bits.
     #[error("secret looks made by a person, so that it could be guessed offline")]
     HumanMade,
+    /// A line break, or another character that a file or a terminal would eat.
+    #[error("secret holds a line break or another control character")]
+    ControlCharacter,
     /// A PIN is 6 characters of its alphabet.
     #[error("a PIN has 6 characters, letters and digits without 0, O, 1, I and L")]
     NotAPin,
@@ -45,6 +48,9 @@ impl Psk {
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.chars().count() < MIN_CHARS {
             return Err(SecretError::TooShort);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(SecretError::ControlCharacter);
         }
         if text.len() > MAX_BYTES {
             return Err(SecretError::TooLong);
@@ -195,6 +201,11 @@ mod tests {
             assert_eq!(Psk::parse(text), Err(SecretError::HumanMade), "{text}");
         }
         assert_eq!(Psk::parse("short"), Err(SecretError::TooShort));
+        // Two line breaks: one would be left, and lost when it is read again.
+        assert_eq!(
+            Psk::parse("0123456789abcdefghijklmnopqrstuv\n\n"),
+            Err(SecretError::ControlCharacter)
+        );
     }
 
     #[test]

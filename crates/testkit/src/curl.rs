@@ -1,6 +1,7 @@
 //! A real visitor: curl.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use crate::peers::program;
@@ -68,6 +69,17 @@ pub fn request(door: SocketAddr, arguments: &[&str]) -> Reply {
         ended.text()
     );
     reply(&ended.lines)
+}
+
+/// GET of a URL into a file.
+///
+/// # Panics
+/// When it does not arrive whole.
+pub fn download(door: SocketAddr, url: &str, file: &Path) {
+    let mut command = command(door);
+    command.arg("--fail").arg("--output").arg(file).arg(url);
+    let ended = Process::run(command);
+    assert!(ended.status.success(), "{url}: {}", ended.text());
 }
 
 /// The same for a request that may fail.

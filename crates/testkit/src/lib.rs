@@ -1,5 +1,6 @@
-//! The test world of real sockets: programs that are run as peers (nginx, curl,
-//! Python, Adit itself), what they said, and what they hold.
+//! The test world of real sockets: an edge and agents in one process, programs
+//! that are run as peers (nginx, curl, Python, Adit itself), what they said,
+//! and what they hold.
 //!
 //! Invariants: every listener is bound to port 0 of the loopback interface, so
 //! that tests run in parallel; nothing waits by the clock but [`wait`]; a
@@ -12,10 +13,13 @@
     reason = "code for tests alone, where a panic is how a test fails"
 )]
 
+pub mod between;
 pub mod counters;
 pub mod curl;
 pub mod nginx;
 pub mod peers;
 pub mod process;
 pub mod python;
+pub mod raw;
 pub mod wait;
+pub mod world;

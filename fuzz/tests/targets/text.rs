@@ -56,6 +56,7 @@ fn names_and_secrets() {
         }
         if let Ok(psk) = Psk::parse(&text) {
             assert!(psk.bytes().len() >= 32);
+            assert_eq!(Psk::parse(psk.expose()).as_ref(), Ok(&psk), "one reading");
             assert!(!format!("{psk:?}").contains(psk.expose()));
         }
     });

@@ -12,7 +12,8 @@ use crate::source;
 /// Hosts that a text of this repository may point to; names reserved for
 /// examples and addresses of the machine itself are free. A list of what is
 /// allowed says no word about what is not.
-const HOSTS: [&str; 8] = [
+const HOSTS: [&str; 9] = [
+    "json-schema.org",
     "github.com",
     "rustup.rs",
     "www.rfc-editor.org",
@@ -23,8 +24,11 @@ const HOSTS: [&str; 8] = [
     "www.apache.org",
 ];
 
-/// Endings of host names that stand for no one (RFC 2606, RFC 6761).
-const FREE: [&str; 8] = [
+/// Endings of host names that stand for no one, or for nobody outside one
+/// network (RFC 2606, RFC 6761, RFC 6762).
+const FREE: [&str; 10] = [
+    ".lan",
+    ".local",
     ".test",
     ".example",
     ".invalid",

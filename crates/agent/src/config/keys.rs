@@ -3,8 +3,7 @@
 //! from it.
 
 use adit_config::{
-    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Number, Parsed, SecretText, SectionSpec,
-    Spec,
+    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Number, Parsed, SecretText, SectionSpec, Spec,
 };
 use adit_model::TunnelName;
 

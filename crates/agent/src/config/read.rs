@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use adit_config::{
-    Document, Input, LOG_FORMAT, LOG_LEVEL, Mistakes, Place, SecretRef, Section, default_data,
+    Document, Input, Key, LOG_FORMAT, LOG_LEVEL, Mistakes, Number, Place, SecretRef, Section,
+    default_data,
 };
 use adit_model::{Code, JoinError, JoinString, Pin, TunnelName};
 

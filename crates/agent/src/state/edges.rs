@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use adit_model::{JoinString, Psk, PublicKey};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use super::{DataFolder, StateError, damaged, file};
+use super::{DataFolder, FORMAT, SecretText, StateError, check_format, damaged, file};
 
 /// One edge that this agent knows.
 #[derive(Clone, Debug)]
@@ -34,24 +33,15 @@ pub enum Joining {
 
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
-    version: u32,
+    format: u32,
     edge: String,
     addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
+    secret: Option<SecretText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    join: Option<String>,
+    join: Option<SecretText>,
 }
 
-impl Drop for OnDisk {
-    fn drop(&mut self) {
-        use zeroize::Zeroize;
-        self.secret.zeroize();
-        self.join.zeroize();
-    }
-}
-
-const VERSION: u32 = 1;
 const JOINED: &str = "joined";
 
 impl DataFolder {
@@ -157,17 +147,16 @@ impl DataFolder {
     fn write_record(&self, record: &EdgeRecord) -> Result<(), StateError> {
         let path = self.record(&record.edge);
         let on_disk = OnDisk {
-            version: VERSION,
+            format: FORMAT,
             edge: record.edge.to_string(),
             addresses: record.addresses.clone(),
-            secret: record.secret.as_ref().map(|s| s.expose().to_owned()),
-            join: record.join.as_ref().map(JoinString::expose),
+            secret: record
+                .secret
+                .as_ref()
+                .map(|secret| SecretText(secret.expose().to_owned())),
+            join: record.join.as_ref().map(|join| SecretText(join.expose())),
         };
-        let mut text = serde_json::to_vec_pretty(&on_disk)
-            .map(Zeroizing::new)
-            .map_err(|_| damaged(&path, "not writable as JSON"))?;
-        text.push(b'\n');
-        file::write(&path, &text)
+        file::write_json(&path, &on_disk)
     }
 }
 
@@ -177,18 +166,20 @@ fn read_record(path: &Path) -> Result<Option<EdgeRecord>, StateError> {
     };
     let on_disk: OnDisk =
         serde_json::from_str(&text).map_err(|_| damaged(path, "not a record of an edge"))?;
-    if on_disk.version != VERSION {
-        return Err(damaged(path, "written by another version"));
-    }
+    check_format(path, on_disk.format)?;
     let edge = on_disk
         .edge
         .parse()
         .map_err(|_| damaged(path, "not the key of an edge"))?;
-    let secret = on_disk.secret.as_deref().map(Psk::parse).transpose();
-    let join = on_disk.join.as_deref().map(str::parse).transpose();
+    let secret = on_disk
+        .secret
+        .as_ref()
+        .map(|text| Psk::parse(&text.0))
+        .transpose();
+    let join = on_disk.join.as_ref().map(|text| text.0.parse()).transpose();
     Ok(Some(EdgeRecord {
         edge,
-        addresses: on_disk.addresses.clone(),
+        addresses: on_disk.addresses,
         secret: secret.map_err(|_| damaged(path, "not a secret"))?,
         join: join.map_err(|_| damaged(path, "not a join string"))?,
     }))

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{StateError, damaged};
@@ -99,6 +100,15 @@ pub(super) fn read_error(path: &Path, source: io::Error) -> StateError {
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let staged = Staged::write(path, bytes)?;
     staged.publish(path)
+}
+
+/// Like [`write`], as JSON for people to read.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+    let mut text = Zeroizing::new(Vec::new());
+    serde_json::to_writer_pretty(&mut *text, value)
+        .map_err(|error| write_error(path, error.into()))?;
+    text.push(b'\n');
+    write(path, &text)
 }
 
 /// A file written and synced beside its final place.

@@ -1,7 +1,7 @@
 //! What an agent remembers in its data folder.
 //!
 //! ```text
-//! identity            the agent's Ed25519 seed, made at the first run
+//! identity.json       the agent's Ed25519 key pair, made at the first run
 //! lock                held (flock) around each change, never longer
 //! joined              the key of the edge that `adit join` named
 //! edges/<key>.json    addresses and credential of one edge, by the edge's key
@@ -25,7 +25,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use adit_model::Identity;
-use zeroize::Zeroizing;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::random;
 
@@ -88,8 +89,28 @@ pub struct DataFolder {
     root: PathBuf,
 }
 
-const IDENTITY: &str = "identity";
-const IDENTITY_PREFIX: &str = "ed25519-secret:";
+const IDENTITY: &str = "identity.json";
+/// The format of every file here.
+const FORMAT: u32 = 1;
+
+/// Secret text in a file, wiped when dropped.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct SecretText(String);
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// An identity as edges and agents alike keep it.
+#[derive(Serialize, Deserialize)]
+struct IdentityOnDisk {
+    format: u32,
+    public: String,
+    private: SecretText,
+}
 
 impl DataFolder {
     /// Opens the folder, making it (mode 0700) where it is absent.
@@ -112,6 +133,12 @@ impl DataFolder {
         &self.root
     }
 
+    /// Whether an identity was made here already.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        self.root.join(IDENTITY).exists()
+    }
+
     /// The agent's identity, made at the first call.
     ///
     /// # Errors
@@ -127,12 +154,14 @@ impl DataFolder {
             return Ok(identity);
         }
         let seed = random::bytes::<32>().map_err(|_| StateError::Random)?;
-        let text = Zeroizing::new(format!(
-            "{IDENTITY_PREFIX}{}\n",
-            data_encoding::BASE64URL_NOPAD.encode(&seed)
-        ));
-        file::write(&path, text.as_bytes())?;
-        Identity::from_seed(seed).map_err(|_| damaged(&path, "not a key"))
+        let identity = Identity::from_seed(seed).map_err(|_| damaged(&path, "not a key"))?;
+        let on_disk = IdentityOnDisk {
+            format: FORMAT,
+            public: identity.public().to_string(),
+            private: SecretText(data_encoding::BASE64URL_NOPAD.encode(&seed)),
+        };
+        file::write_json(&path, &on_disk)?;
+        Ok(identity)
     }
 
     fn edges(&self) -> PathBuf {
@@ -152,18 +181,29 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StateError> {
     let Some(text) = file::read_secret(path)? else {
         return Ok(None);
     };
-    let seed = text
-        .trim_end()
-        .strip_prefix(IDENTITY_PREFIX)
-        .and_then(|t| data_encoding::BASE64URL_NOPAD.decode(t.as_bytes()).ok())
+    let on_disk: IdentityOnDisk =
+        serde_json::from_str(&text).map_err(|_| damaged(path, "not an identity"))?;
+    check_format(path, on_disk.format)?;
+    let seed = data_encoding::BASE64URL_NOPAD
+        .decode(on_disk.private.0.as_bytes())
         .map(Zeroizing::new)
-        .ok_or_else(|| damaged(path, "not an ed25519 secret key"))?;
+        .map_err(|_| damaged(path, "its private key is not base64url"))?;
     let seed: [u8; 32] = seed
         .as_slice()
         .try_into()
         .map_err(|_| damaged(path, "a secret key has 32 bytes"))?;
     let identity = Identity::from_seed(seed).map_err(|_| damaged(path, "not a key"))?;
+    if identity.public().to_string() != on_disk.public {
+        return Err(damaged(path, "its keys do not belong together"));
+    }
     Ok(Some(identity))
+}
+
+fn check_format(path: &Path, format: u32) -> Result<(), StateError> {
+    match format {
+        FORMAT => Ok(()),
+        _ => Err(damaged(path, "of another version's format")),
+    }
 }
 
 fn damaged(path: &Path, what: &'static str) -> StateError {

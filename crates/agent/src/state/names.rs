@@ -8,12 +8,11 @@ use std::time::SystemTime;
 use adit_model::{PublicKey, TunnelName};
 use serde::{Deserialize, Serialize};
 
-use super::{DataFolder, StateError, damaged, file};
+use super::{DataFolder, FORMAT, StateError, check_format, damaged, file};
 use crate::random;
 
 /// Names kept at most; the longest unused go first.
 const MOST_NAMES: usize = 256;
-const VERSION: u32 = 1;
 
 /// A remembered name, this process's own for as long as it lives.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl HeldName {
 
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
-    version: u32,
+    format: u32,
     edge: String,
     target: String,
     /// Of several names of one target the lowest is taken first, so that the
@@ -71,7 +70,7 @@ impl DataFolder {
         }
         self.make_room(paths)?;
         self.new_name(&OnDisk {
-            version: VERSION,
+            format: FORMAT,
             edge,
             target: target.to_owned(),
             order,
@@ -81,9 +80,7 @@ impl DataFolder {
     fn new_name(&self, on_disk: &OnDisk) -> Result<HeldName, StateError> {
         let name = TunnelName::random(random::bytes().map_err(|_| StateError::Random)?);
         let path = self.names().join(name.as_str());
-        let text =
-            serde_json::to_vec(on_disk).map_err(|_| damaged(&path, "not writable as JSON"))?;
-        file::write(&path, &text)?;
+        file::write_json(&path, on_disk)?;
         let held = try_hold(&path)?;
         let file = held.ok_or_else(|| damaged(&path, "locked by another program"))?;
         Ok(HeldName { name, file })
@@ -118,9 +115,7 @@ fn read_name(path: &Path) -> Result<(TunnelName, OnDisk), StateError> {
     let text = file::read(path)?.ok_or_else(|| damaged(path, "gone"))?;
     let on_disk: OnDisk =
         serde_json::from_str(&text).map_err(|_| damaged(path, "not a remembered name"))?;
-    if on_disk.version != VERSION {
-        return Err(damaged(path, "written by another version"));
-    }
+    check_format(path, on_disk.format)?;
     Ok((name, on_disk))
 }
 

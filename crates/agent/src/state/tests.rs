@@ -44,7 +44,7 @@ fn only_the_owner_can_read() {
     }
     let record = file::list(&data.path().join("edges")).unwrap().remove(0);
     for path in [
-        data.path().join("identity"),
+        data.path().join("identity.json"),
         data.path().join("joined"),
         data.path().join("lock"),
         data.path().join("names").join(held.name().as_str()),
@@ -53,7 +53,7 @@ fn only_the_owner_can_read() {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
 
-    let identity = data.path().join("identity");
+    let identity = data.path().join("identity.json");
     fs::set_permissions(&identity, fs::Permissions::from_mode(0o640)).unwrap();
     let error = data.identity().unwrap_err();
     assert!(matches!(error, StateError::Exposed { .. }), "{error}");
@@ -105,14 +105,17 @@ fn damaged_files_are_named_and_left_alone() {
     let (_dir, data) = folder();
     data.join(&join_string()).unwrap();
     let record = file::list(&data.path().join("edges")).unwrap().remove(0);
-    let identity = data.path().join("identity");
+    let identity = data.path().join("identity.json");
     data.identity().unwrap();
     for (path, bytes) in [
-        (&record, b"{\"version\":1".as_slice()),
+        (&record, b"{\"format\":1".as_slice()),
         (&record, b"\xff\xfe"),
-        (&record, b"{\"version\":2,\"edge\":\"\",\"addresses\":[]}"),
+        (&record, b"{\"format\":2,\"edge\":\"\",\"addresses\":[]}"),
         (&identity, b""),
-        (&identity, b"ed25519-secret:short\n"),
+        (
+            &identity,
+            b"{\"format\":1,\"public\":\"\",\"private\":\"short\"}",
+        ),
     ] {
         fs::write(path, bytes).unwrap();
         let error = if *path == record {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use adit_config::{Document, Key, Placed, Section, SecretText};
+use adit_config::{Document, Key, Placed, SecretText, Section};
 use adit_model::Code;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
@@ -133,7 +133,15 @@ mod tests {
 
     #[test]
     fn what_is_no_user_and_password_is_refused() {
-        for bad in ["", "ann", ":x", "ann:", "an\nn:x", "ann:x\u{7}", "ann:$argon2id$x"] {
+        for bad in [
+            "",
+            "ann",
+            ":x",
+            "ann:",
+            "an\nn:x",
+            "ann:x\u{7}",
+            "ann:$argon2id$x",
+        ] {
             assert!(BasicAuth::parse(bad).is_err(), "{bad:?}");
         }
         assert!(BasicAuth::parse(&format!("ann:{}", "x".repeat(257))).is_err());

@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use adit_config::{
-    Address, Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed,
-    SecretText, SectionSpec, Spec,
+    Address, Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
+    SectionSpec, Spec,
 };
 use adit_model::{Domain, HostName, PublicKey, TunnelName};
 use adit_routing::{PathPrefix, Redirect, Upgrades, Upstream};
@@ -227,7 +227,18 @@ pub static ROUTE: SectionSpec = SectionSpec {
     repeated: true,
     help: "A public address of its own. Tunnels need none: they appear under the domain by themselves. Exactly one of `upstream`, `agents` and `redirect`.",
     keys: &[
-        &HOST, &PATH, &UPSTREAM, &AGENTS, &REDIRECT, &EXCLUSIVE, &AUTH, &HOST_HEADER, &REWRITE, &UPGRADES, &ROUTE_ANSWER, &ROUTE_BODY,
+        &HOST,
+        &PATH,
+        &UPSTREAM,
+        &AGENTS,
+        &REDIRECT,
+        &EXCLUSIVE,
+        &AUTH,
+        &HOST_HEADER,
+        &REWRITE,
+        &UPGRADES,
+        &ROUTE_ANSWER,
+        &ROUTE_BODY,
     ],
 };
 
@@ -365,7 +376,11 @@ fn upstream(text: &str) -> Result<Upstream, String> {
     if text.starts_with("https://") {
         return Err("the edge reaches upstreams in plain HTTP only; an agent beside the service can speak HTTPS to it".to_owned());
     }
-    if text.trim_start_matches("http://").trim_end_matches('/').contains('/') {
+    if text
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .contains('/')
+    {
         return Err("it has a path, and requests bring their own".to_owned());
     }
     Upstream::parse(text).map_err(|why| why.to_string())

@@ -32,8 +32,7 @@ pub static LIMITS: SectionSpec = SectionSpec {
 /// A size for which 0 switches the limit off.
 pub(super) const MEBIBYTES: Number = Number::new(0, 16_777_216).of("MiB").zero("no limit");
 /// A time for which 0 switches the limit off.
-pub(super) const SECONDS_OR_NONE: Number =
-    Number::new(0, 86_400).of("seconds").zero("no limit");
+pub(super) const SECONDS_OR_NONE: Number = Number::new(0, 86_400).of("seconds").zero("no limit");
 /// Counts for which 0 switches the limit off.
 const COUNT: Number = Number::new(0, 10_000_000).zero("no limit");
 /// Failures for which 0 means that they never ban.
@@ -61,7 +60,7 @@ pub(super) static FACTOR: Key<Number> = Key::or(
     "trusted_factor",
     Number::new(1, 10_000),
     "16",
-    "So many times more may come through a trusted proxy or loopback.",
+    "So many times more may come through a trusted proxy.",
 );
 pub(super) static REFUSALS: Key<Number> = Key::or(
     "refusals_before_ban",

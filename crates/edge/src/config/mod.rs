@@ -141,7 +141,7 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests that may come at once after a pause; 0 = one second's worth.
     pub request_burst: u32,
-    /// A proxy that is trusted, and loopback, may do so many times more.
+    /// A proxy that is trusted may do so many times more.
     pub trusted_factor: u32,
     /// Refusals within `ban_window` that lead to a ban; 0 = never.
     pub refusals_before_ban: u32,

@@ -20,10 +20,7 @@ pub struct RouteConfig {
 }
 
 /// Reads all routes; `None` when one of them is wrong.
-pub(super) fn routes(
-    document: &Document<'_>,
-    limits: Option<&Limits>,
-) -> Option<Vec<RouteConfig>> {
+pub(super) fn routes(document: &Document<'_>, limits: Option<&Limits>) -> Option<Vec<RouteConfig>> {
     let mut seen: HashMap<(HostName, PathPrefix), Place> = HashMap::new();
     let mut routes = Some(Vec::new());
     for section in document.sections(&keys::ROUTE) {
@@ -62,7 +59,13 @@ fn route(
     let target = target(section);
     let auth = basic_auth(document, section, &keys::AUTH);
     if let Some(Target::Redirect(_)) = &target {
-        for key in ["host_header", "rewrite", "upgrades", "answer_seconds", "body_megabytes"] {
+        for key in [
+            "host_header",
+            "rewrite",
+            "upgrades",
+            "answer_seconds",
+            "body_megabytes",
+        ] {
             if section.is_given(key) {
                 let sentence = format!("`{key}` has no meaning beside `redirect`");
                 section.complain(Code::CONFIG_CONFLICT, key, &sentence, Some("remove it"));
@@ -115,13 +118,23 @@ fn target(section: &Section<'_>) -> Option<Target> {
         }
         [first, second, ..] => {
             let sentence = format!("the route leads to `{first}` and to `{second}`");
-            section.complain(Code::CONFIG_CONFLICT, second, &sentence, Some("keep one of them"));
+            section.complain(
+                Code::CONFIG_CONFLICT,
+                second,
+                &sentence,
+                Some("keep one of them"),
+            );
             return None;
         }
     }
     if section.get(&keys::EXCLUSIVE) == Some(true) && given != ["agents"] {
         let sentence = "`exclusive` has a meaning beside `agents` only";
-        section.complain(Code::CONFIG_CONFLICT, "exclusive", sentence, Some("remove it"));
+        section.complain(
+            Code::CONFIG_CONFLICT,
+            "exclusive",
+            sentence,
+            Some("remove it"),
+        );
     }
     let tunnel = section.get(&keys::AGENTS).map(Target::Tunnel);
     let upstream = || section.get(&keys::UPSTREAM).map(Target::Upstream);

@@ -134,7 +134,10 @@ fn values_become_what_they_mean() {
     let RouteConfig { route, auth } = &config.routes[0];
     assert_eq!(route.host.as_str(), "app.example.test");
     assert_eq!(route.path.as_bytes(), b"/api");
-    assert_eq!(route.target, Target::Tunnel(TunnelName::parse("app").unwrap()));
+    assert_eq!(
+        route.target,
+        Target::Tunnel(TunnelName::parse("app").unwrap())
+    );
     assert!(route.options.exclusive && route.options.rewrite);
     assert_eq!(route.options.body_limit, Some(2 << 20));
     assert_eq!(route.options.response_timeout, Some(Duration::from_secs(5)));

@@ -16,6 +16,11 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Follows a sum that something else counts; never goes back.
+    pub fn follow(&self, sum: u64) {
+        self.0.fetch_max(sum, Ordering::Relaxed);
+    }
+
     /// The sum so far.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -128,6 +133,17 @@ impl<L: Label, T> Family<L, T> {
     #[must_use]
     pub fn of(&self, value: L) -> &T {
         &self.members[value.index()]
+    }
+}
+
+impl<L: Label> Family<L> {
+    /// Value of the label -> sum.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let mut all = serde_json::Map::new();
+        for &value in L::ALL {
+            all.insert(value.text().to_owned(), self.of(value).get().into());
+        }
+        all.into()
     }
 }
 

@@ -115,6 +115,8 @@ labels!(
     Revoked = "revoked",
     /// As many agents are live as may be.
     TooManyAgents = "too_many_agents",
+    /// As many identities are remembered as may be.
+    BooksFull = "books_full",
     /// The edge could not save the agent's secret.
     NotSaved = "not_saved",
 );

@@ -249,12 +249,11 @@ impl Books {
         }
     }
 
-    /// Adds a token; forgets those that have been over for long.
+    /// Adds a token. Those that admit nobody any more make room.
     ///
     /// # Errors
     /// [`BooksFull::Tokens`].
     pub fn add_token(&mut self, token: Token) -> Result<(), BooksFull> {
-        self.forget_old_tokens(token.made);
         if self.tokens.len() >= MAX_TOKENS {
             let is_over = |t: &Token| t.state == TokenState::Spent || t.expires <= token.made;
             self.tokens.retain(|_, t| !is_over(t));
@@ -266,13 +265,15 @@ impl Books {
         Ok(())
     }
 
-    /// Forgets tokens that have been over for [`TOKEN_MEMORY`]; true when there
-    /// were any.
-    pub fn forget_old_tokens(&mut self, now: u64) -> bool {
-        let before = self.tokens.len();
-        self.tokens
-            .retain(|_, t| t.expires.saturating_add(TOKEN_MEMORY) > now);
-        self.tokens.len() < before
+    /// Forgets tokens that have been over for [`TOKEN_MEMORY`]; tells which.
+    pub fn forget_old_tokens(&mut self, now: u64) -> Vec<TokenId> {
+        let is_old = |token: &Token| token.expires.saturating_add(TOKEN_MEMORY) <= now;
+        let old = self.tokens.values().filter(|t| is_old(t)).map(|t| t.id);
+        let old: Vec<TokenId> = old.collect();
+        for id in &old {
+            self.tokens.remove(id);
+        }
+        old
     }
 
     /// Whether a token would admit this identity.
@@ -371,8 +372,8 @@ mod tests {
             join(&mut books, id, key(1), NOW + 100),
             Err(TokenRefused::Expired)
         );
-        assert!(!books.forget_old_tokens(NOW + 100));
-        assert!(books.forget_old_tokens(NOW + 100 + TOKEN_MEMORY));
+        assert_eq!(books.forget_old_tokens(NOW + 100), []);
+        assert_eq!(books.forget_old_tokens(NOW + 100 + TOKEN_MEMORY), [id]);
         assert_eq!(
             books.check_token(id, &key(1), NOW),
             Err(TokenRefused::Unknown)

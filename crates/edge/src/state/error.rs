@@ -3,9 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use adit_model::Code;
 use rustix::io::Errno;
-
-use crate::random::RandomError;
 
 /// Why the data folder cannot be used. Each says what, where, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +87,28 @@ pub enum StateError {
         source: io::Error,
     },
     /// Nothing secret can be made.
-    #[error(transparent)]
-    Random(#[from] RandomError),
+    #[error("the system gives no random bytes: {0}")]
+    Random(io::Error),
 }
 
 impl StateError {
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotAFolder(_) | Self::Io { .. } | Self::Newer(_) => Code::DATA_UNREADABLE,
+            Self::Forbidden(_) => Code::DATA_FORBIDDEN,
+            Self::Writable { .. } | Self::Exposed { .. } => Code::DATA_EXPOSED,
+            Self::InUse(_) => Code::DATA_IN_USE,
+            Self::Full(_) => Code::DISK_FULL,
+            Self::Damaged { .. } | Self::IdentityMissing(_) => Code::DATA_DAMAGED,
+            Self::SecretIsConfigured => Code::CONFIG_CONFLICT,
+            Self::Random(_) => Code::RUNTIME_FAILED,
+        }
+    }
+
     /// The error of a system call on `path`.
-    pub(super) fn of(path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn of(path: &Path, source: impl Into<io::Error>) -> Self {
         let (source, path) = (source.into(), path.to_owned());
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC | Errno::DQUOT) => Self::Full(path),

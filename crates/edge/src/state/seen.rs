@@ -18,7 +18,7 @@ const NAME: &str = "seen";
 const MAGIC: &str = "adit seen proofs, format ";
 const RECORD: usize = 32;
 /// Most records in the file: 4 MiB. Only holders of a secret can add to it.
-pub const MAX_RECORDS: usize = 131_072;
+pub(super) const MAX_RECORDS: usize = 131_072;
 /// Compacting pays from here on.
 const WORTH: usize = 16_384;
 

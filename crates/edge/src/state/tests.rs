@@ -13,10 +13,10 @@ fn key(n: u8) -> PublicKey {
 }
 
 fn enrol(store: &Store, n: u8) -> Psk {
-    let fresh = Psk::from_random(random::bytes().unwrap());
+    let fresh = Psk::from_random(random().unwrap());
     store.change(|books| {
         let agent = books.enrol(key(n), AdmittedBy::SharedSecret, fresh, 1000);
-        agent.unwrap().secret.clone()
+        (Keep::Now, agent.unwrap().secret.clone())
     })
 }
 
@@ -185,4 +185,32 @@ fn what_was_not_committed_is_not_on_disk() {
     drop(store);
     let (store, _) = open(top.path()).unwrap();
     assert_eq!(store.read(|books| books.agents().len()), 1);
+}
+
+#[tokio::test]
+async fn what_can_wait_goes_with_the_next_change_or_a_flush() {
+    let top = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(top.path()).unwrap().0);
+    let on_disk = || {
+        let bytes = std::fs::read(store.path_of(BOOKS)).unwrap();
+        let books = records::read_books(&bytes).map_err(|_| ()).unwrap();
+        books.agent(&key(1)).unwrap().last_seen
+    };
+    let seen = |now| {
+        store.change(|books| {
+            books.agent_seen(&key(1), now);
+            (Keep::Later, ())
+        });
+    };
+    enrol(&store, 1);
+    store.commit().await.unwrap();
+    seen(2000);
+    store.commit().await.unwrap();
+    assert_eq!(on_disk(), 1000);
+    store.flush().await.unwrap();
+    assert_eq!(on_disk(), 2000);
+    seen(3000);
+    enrol(&store, 2);
+    store.commit().await.unwrap();
+    assert_eq!(on_disk(), 3000);
 }

@@ -1,0 +1,79 @@
+//! Where commands meet the agent.
+
+use std::sync::Arc;
+
+use adit_agent::config::AgentConfig;
+use adit_agent::{AgentError, AgentSettings, PinFrom};
+use adit_link::tasks::Tasks;
+use adit_link::workers::default_count;
+use adit_model::Code;
+use tokio::sync::mpsc;
+
+use crate::failure::Failure;
+use crate::view::{self, Screen};
+use crate::{Outcome, ask, runtime};
+
+/// Events that may wait to be shown.
+const EVENTS: usize = 256;
+
+/// Runs an agent until a signal, showing what happens.
+///
+/// # Errors
+/// Why it ended by itself.
+pub(crate) async fn run(config: AgentConfig, screen: Arc<Screen>) -> Outcome {
+    let tasks = Tasks::new();
+    let stop = runtime::stop_on_signal(&tasks)?;
+    let settings = settings(config, &screen);
+    let (events, shown) = mpsc::channel(EVENTS);
+    let agent = adit_agent::run(settings, events, stop);
+    let (ended, ()) = tokio::join!(agent, view::show(shown, screen));
+    ended.map_err(failure)
+}
+
+fn settings(config: AgentConfig, screen: &Arc<Screen>) -> AgentSettings {
+    AgentSettings {
+        join: config.agent.edge,
+        data: config.agent.data,
+        tunnels: config.tunnels,
+        pin: ask::pin(config.agent.pin, screen),
+        workers: match config.agent.workers {
+            0 => default_count(),
+            count => count,
+        },
+        drain: config.agent.drain,
+    }
+}
+
+/// Proves a join string to its edge and remembers it.
+///
+/// # Errors
+/// Why not; nothing was changed then.
+pub(crate) async fn join(
+    join: adit_model::JoinString,
+    data: std::path::PathBuf,
+    pin: PinFrom,
+) -> Result<adit_model::PublicKey, Failure> {
+    let (edge, _) = adit_agent::join(join, data, pin).await.map_err(failure)?;
+    Ok(edge)
+}
+
+/// An agent's error as a failure of a command.
+pub(crate) fn failure(error: AgentError) -> Failure {
+    let code = error.code();
+    match error {
+        AgentError::Refused(refusal) => {
+            let causes: Vec<String> = refusal
+                .causes()
+                .iter()
+                .map(|cause| format!("perhaps {cause}"))
+                .collect();
+            Failure::with(code, code.title, causes.join("\n"))
+        }
+        AgentError::WrongEdge { expected, presented } => Failure::new(
+            Code::WRONG_EDGE,
+            format!("the edge proved the key {presented}, but {expected} is pinned"),
+        ),
+        AgentError::NotJoined => Failure::new(code, code.title),
+        error => Failure::new(code, error),
+    }
+}

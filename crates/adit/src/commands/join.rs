@@ -1,0 +1,63 @@
+//! `adit join`: this machine becomes an agent of an edge.
+
+use adit_model::Code;
+
+use super::place::AgentPlace;
+use crate::failure::Failure;
+use crate::settings::{self, LogOptions, Options};
+use crate::view::Screen;
+use crate::{Outcome, agent_seam, ask, given, logging, runtime, terminal};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:
+  adit join adit1…                    as the edge prints it; asks for the PIN
+  adit join -                         reads the string from stdin, where ps does not show it
+  adit join file:/run/secrets/join
+
+Without an argument the string is taken from ADIT_EDGE. The edge is met once
+and remembered; afterwards `adit http 3000` needs nothing else."
+)]
+pub(crate) struct Args {
+    /// The join string, - for stdin, file:PATH or env:NAME
+    #[arg(value_name = "STRING")]
+    join: Option<String>,
+    /// The PIN on the edge's terminal: best by ADIT_PIN, file:PATH or -
+    #[arg(long, value_name = "PIN")]
+    pin: Option<String>,
+    #[command(flatten)]
+    place: AgentPlace,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let mut options = Options::default();
+    args.place.add_to(&mut options);
+    args.log.add_to(&mut options);
+    // The string is meant to be pasted here once, and the edge hands out a
+    // secret of the agent's own at once: no warning about arguments.
+    let join = match args.join.as_deref() {
+        Some("-") => given::secret("STRING", "ADIT_EDGE", Some("-"))?.map(|text| text.to_string()),
+        other => other.map(str::to_owned),
+    };
+    options.set("ADIT_AGENT_EDGE", "STRING", join);
+    let pin = given::secret("--pin", "ADIT_PIN", args.pin.as_deref())?;
+    options.set("ADIT_AGENT_PIN", "--pin", pin.as_ref().map(|pin| pin.as_str()));
+    let config = settings::agent(None, &options)?;
+    let Some(join) = config.agent.edge else {
+        let remedy = "give the string that the edge prints: adit join adit1…, or set ADIT_EDGE";
+        return Err(Failure::with(Code::JOIN_ABSENT, "there is no join string", remedy));
+    };
+    let (format, level) = args.log.or(adit_config::LogLevel::Warn);
+    logging::start(format, level, std::io::stderr);
+    let screen = Screen::new();
+    let pin = ask::pin(config.agent.pin, &screen);
+    let address = join.addresses.join(", ");
+    let edge = runtime::run(agent_seam::join(join, config.agent.data, pin))?;
+    terminal::print(&format!("joined {edge} {address}"));
+    if terminal::is_person() {
+        terminal::print("now publish something: adit http 3000");
+    }
+    Ok(())
+}

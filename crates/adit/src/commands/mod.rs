@@ -1,0 +1,39 @@
+//! The commands, one file each.
+
+pub(crate) mod agents;
+pub(crate) mod client;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod edge;
+pub(crate) mod explain;
+pub(crate) mod http;
+pub(crate) mod join;
+pub(crate) mod key;
+mod place;
+pub(crate) mod secret;
+pub(crate) mod server;
+mod token;
+
+use crate::cli::Command;
+use crate::{Outcome, demo};
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Its failure.
+pub(crate) fn run(command: Command) -> Outcome {
+    match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Server(args) => server::run(&args),
+        Command::Join(args) => join::run(&args),
+        Command::Http(args) => http::run(&args),
+        Command::Client(args) => client::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Key(args) => key::run(&args),
+        Command::Agents(args) => agents::run(&args),
+        Command::Secret(args) => secret::run(&args),
+        Command::Edge(args) => edge::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

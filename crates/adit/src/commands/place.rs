@@ -1,0 +1,73 @@
+//! Which edge or agent a command of administration means.
+
+use std::path::PathBuf;
+
+use adit_agent::DataFolder;
+use adit_edge::control::client::Client;
+
+use crate::failure::Failure;
+use crate::settings::{self, Options};
+use crate::edge_seam;
+
+/// Names an edge by its configuration or its data folder.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct EdgePlace {
+    /// The edge's configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The edge's data folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl EdgePlace {
+    /// The owner's desk: the running edge, else its files.
+    ///
+    /// # Errors
+    /// Mistakes in the configuration; neither can be reached.
+    pub(crate) fn desk(&self, may_create: bool) -> Result<Client, Failure> {
+        let mut options = Options::default();
+        options.set_path("ADIT_SERVER_DATA", "--data", self.data.as_deref());
+        let config = settings::edge(self.config.as_deref(), &options)?;
+        edge_seam::desk(&config, may_create)
+    }
+}
+
+/// Names an agent by its data folder.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct AgentPlace {
+    /// The agent's data folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl AgentPlace {
+    /// As options of the configuration.
+    pub(crate) fn add_to(&self, options: &mut Options) {
+        options.set_path("ADIT_AGENT_DATA", "--data", self.data.as_deref());
+    }
+
+    /// The folder's path.
+    ///
+    /// # Errors
+    /// Mistakes in the environment.
+    pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
+        let mut options = Options::default();
+        self.add_to(&mut options);
+        Ok(settings::agent(None, &options)?.agent.data)
+    }
+
+    /// The folder, made when absent.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub(crate) fn folder(&self) -> Result<DataFolder, Failure> {
+        DataFolder::open(&self.path()?).map_err(state)
+    }
+}
+
+/// An error of an agent's files as a failure of a command.
+#[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
+pub(crate) fn state(error: adit_agent::StateError) -> Failure {
+    Failure::new(error.code(), error)
+}

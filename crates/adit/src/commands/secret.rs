@@ -1,0 +1,30 @@
+//! `adit secret`: the edge's shared secret.
+
+use clap::Subcommand;
+
+use super::place::EdgePlace;
+use crate::{Outcome, edge_seam, terminal};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Make a new shared secret and print the new join string
+    #[command(after_help = "Example:
+  adit secret rotate --config server.toml
+
+Agents that have joined stay in: each has a secret of its own by now. Join
+strings that were handed out before admit nobody any more.")]
+    Rotate(EdgePlace),
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let Sub::Rotate(place) = &args.command;
+    let join = place.desk(false)?.rotate_secret().map_err(edge_seam::refused)?;
+    terminal::note("the shared secret is new; the join string is now:");
+    Ok(terminal::print_whole(&format!("{}\n", join.expose()))?)
+}

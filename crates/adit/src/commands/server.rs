@@ -1,0 +1,147 @@
+//! `adit server`: the edge.
+
+mod announce;
+
+use std::time::Duration;
+
+use adit_edge::Edge;
+use adit_link::tasks::Tasks;
+use adit_model::Code;
+use clap::Subcommand;
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+use super::place::EdgePlace;
+use super::token;
+use crate::settings::{self, LogOptions, Options};
+use crate::{Outcome, edge_seam, logging, runtime, terminal};
+
+/// How often a terminal is told of a new PIN at most.
+const PIN_LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  adit server                              for this machine only, to try
+  adit server --domain example.test        tunnels appear as NAME.example.test
+  adit server --config server.toml
+  adit server --config server.toml --print-join
+  adit server token new                    a join string that admits one agent
+
+Every key of the configuration can be set in the environment: ADIT_SERVER_DOMAIN,
+ADIT_DOORS_HTTP, ADIT_LIMITS_REQUESTS_PER_SECOND. SIGTERM and Ctrl-C let open
+requests end (drain_seconds) and exit with status 0; a second one ends at once."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    place: EdgePlace,
+    /// Domain below which tunnels appear as NAME.DOMAIN
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// Where agents reach the link door from outside
+    #[arg(long, value_name = "HOST:PORT")]
+    public: Option<String>,
+    /// Address of the HTTP door
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    /// Address of the link door
+    #[arg(long, value_name = "ADDRESS")]
+    link: Option<String>,
+    /// Address of the API door, or off
+    #[arg(long, value_name = "ADDRESS")]
+    api: Option<String>,
+    /// Print the join string alone and exit; it holds the shared secret
+    #[arg(long, conflicts_with = "print_pin")]
+    print_join: bool,
+    /// Print the running edge's PIN alone and exit
+    #[arg(long)]
+    print_pin: bool,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// One-time join tokens
+    Token(token::Args),
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    if let Some(Sub::Token(token)) = &args.command {
+        return token::run(token);
+    }
+    let config = settings::edge(args.place.config.as_deref(), &options(args))?;
+    if args.print_join {
+        let desk = edge_seam::desk(&config, true)?;
+        let join = desk.join().map_err(edge_seam::refused)?;
+        return Ok(terminal::print_whole(&format!("{}\n", join.expose()))?);
+    }
+    if args.print_pin {
+        let desk = edge_seam::desk(&config, false)?;
+        return match desk.pin().map_err(edge_seam::refused)? {
+            Some(pin) => Ok(terminal::print_whole(&format!("{}\n", pin.expose()))?),
+            None => {
+                terminal::note("this edge asks for no PIN (pin = \"off\")");
+                Ok(())
+            }
+        };
+    }
+    logging::start(config.log.format, config.log.level, std::io::stderr);
+    settings::warn_unknown_variables();
+    let about = announce::About::of(&config, args.place.config.as_deref());
+    runtime::run(async move {
+        let tasks = Tasks::new();
+        let stop = runtime::stop_on_signal(&tasks)?;
+        let edge = edge_seam::start(config).await?;
+        let person = terminal::is_person();
+        if person {
+            terminal::print(&announce::for_people(edge.facts(), &about));
+        } else {
+            terminal::print(&announce::for_scripts(edge.facts()));
+        }
+        // The last line, so that who waits for it has all the others.
+        terminal::print("ready");
+        watch(&edge, &stop, person).await;
+        tracing::info!(target: "adit", "stopping: open requests may end");
+        if !edge.stop().await {
+            tracing::warn!(target: "adit", code = %Code::DRAIN_CUT, "streams were cut at the end of the drain");
+        }
+        Ok(())
+    })
+}
+
+fn options(args: &Args) -> Options {
+    let mut options = Options::default();
+    options.set_path("ADIT_SERVER_DATA", "--data", args.place.data.as_deref());
+    options.set("ADIT_SERVER_DOMAIN", "--domain", args.domain.as_deref());
+    options.set("ADIT_SERVER_PUBLIC", "--public", args.public.as_deref());
+    options.set("ADIT_DOORS_HTTP", "--http", args.http.as_deref());
+    options.set("ADIT_DOORS_LINK", "--link", args.link.as_deref());
+    options.set("ADIT_DOORS_API", "--api", args.api.as_deref());
+    args.log.add_to(&mut options);
+    options
+}
+
+/// Waits for the signal; a terminal meanwhile sees each new PIN.
+async fn watch(edge: &Edge, stop: &CancellationToken, person: bool) {
+    let mut shown = edge.facts().pin.clone();
+    let mut look = interval(PIN_LOOK);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = look.tick(), if person => {
+                let pin = edge.pin();
+                if pin != shown
+                    && let Some(pin) = &pin
+                {
+                    terminal::print(&format!("  PIN now      {}", pin.expose()));
+                }
+                shown = pin;
+            }
+        }
+    }
+}
+

@@ -1,0 +1,184 @@
+//! What an edge says when its doors are open.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use adit_edge::Facts;
+use adit_edge::config::{EdgeConfig, KeyPolicy, PinPolicy};
+
+use crate::terminal;
+
+/// What the configuration says that the running edge does not.
+pub(super) struct About {
+    domain: String,
+    data: PathBuf,
+    pin: PinPolicy,
+    keys: KeyPolicy,
+    has_proxies: bool,
+    flags: String,
+}
+
+impl About {
+    pub(super) fn of(config: &EdgeConfig, file: Option<&Path>) -> Self {
+        Self {
+            domain: config.server.domain.host().to_string(),
+            data: config.server.data.clone(),
+            pin: config.admission.pin,
+            keys: config.admission.keys,
+            has_proxies: !config.doors.trusted_proxies.is_empty(),
+            flags: file.map_or_else(String::new, |f| format!(" --config {}", f.display())),
+        }
+    }
+}
+
+/// Lines for scripts.
+pub(super) fn for_scripts(facts: &Facts) -> String {
+    let mut text = format!("listening http {}\nlistening link {}\n", facts.http, facts.link);
+    if let Some(api) = facts.api {
+        let _ = writeln!(text, "listening api {api}");
+    }
+    let _ = write!(text, "fingerprint {}", facts.fingerprint);
+    text
+}
+
+/// The whole account, with join string and PIN: for a terminal only.
+pub(super) fn for_people(facts: &Facts, about: &About) -> String {
+    let program = terminal::program();
+    let row = |name: &str, value: &str| format!("  {name:<12} {value}\n");
+    let mut text = format!("Adit edge for {}\n\n", about.domain);
+    text += &row("HTTP door", &format!("http://{}  visitors: {}", facts.http, open_to(facts.http)));
+    text += &row("link door", &format!("{}  agents: {}", facts.link, open_to(facts.link)));
+    if let Some(api) = facts.api {
+        text += &row("API door", &format!("http://{api}  metrics, no login: {}", open_to(api)));
+    }
+    text += "\n";
+    text += &row("tunnels", &facts.url_pattern.replace("{name}", "NAME"));
+    text += &row("fingerprint", &facts.fingerprint.to_string());
+    text += &row("data", &about.data.display().to_string());
+    text += "\n";
+    text += &row("admits", admits(about.keys));
+    let pin = match (&facts.pin, about.pin) {
+        (Some(pin), PinPolicy::EveryStart) => format!("{}  asked of every agent", pin.expose()),
+        (Some(pin), _) => format!("{}  asked of agents not seen before", pin.expose()),
+        (None, _) => "none is asked".to_owned(),
+    };
+    text += &row("PIN", &pin);
+    let _ = write!(
+        text,
+        "\nOn the machine of a service (the string holds the shared secret):\n\n  adit join {}\n  adit http 3000 --name app\n\n",
+        facts.join.expose()
+    );
+    let _ = writeln!(
+        text,
+        "A string for one agent only: {program} server token new{}\n",
+        about.flags
+    );
+    text += &warning(facts, about);
+    text
+}
+
+fn admits(keys: KeyPolicy) -> &'static str {
+    match keys {
+        KeyPolicy::Enrolled => "agents with the join string",
+        KeyPolicy::Listed => "agents with the join string whose key is in allowed_keys",
+    }
+}
+
+/// Who reaches a listener at this address.
+fn open_to(address: SocketAddr) -> String {
+    if address.ip().is_loopback() {
+        "this machine only".to_owned()
+    } else if address.ip().is_unspecified() {
+        "everybody who reaches this machine".to_owned()
+    } else {
+        format!("everybody who reaches {}", address.ip())
+    }
+}
+
+fn warning(facts: &Facts, about: &About) -> String {
+    let mut text = String::from("Visitors are served in plain HTTP: put the HTTP door behind your TLS proxy");
+    text += match (facts.http.ip().is_loopback(), about.has_proxies) {
+        (_, true) => ".\n",
+        (true, false) => "\nand name the proxy in trusted_proxies.\n",
+        (false, false) => ",\nname the proxy in trusted_proxies, and let nobody else reach the door.\n",
+    };
+    if facts.link.ip().is_loopback() {
+        text += "Agents of other machines need link = \"0.0.0.0:7400\" and public = \"HOST:7400\".\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_model::{Credential, JoinString, Pin, Psk, PublicKey};
+
+    use super::*;
+
+    fn facts(http: &str, link: &str) -> Facts {
+        let link: SocketAddr = link.parse().unwrap();
+        Facts {
+            http: http.parse().unwrap(),
+            link,
+            api: Some("127.0.0.1:9090".parse().unwrap()),
+            fingerprint: PublicKey([7; 32]),
+            join: JoinString {
+                addresses: vec![link.to_string()],
+                edge: PublicKey([7; 32]),
+                credential: Credential::Shared(Psk::from_random([9; 32])),
+            },
+            pin: Some(Pin::from_random([0, 1, 2, 3, 4, 5])),
+            url_pattern: "http://{name}.example.test:8080".to_owned(),
+        }
+    }
+
+    fn about() -> About {
+        About {
+            domain: "example.test".to_owned(),
+            data: "/var/lib/adit".into(),
+            pin: PinPolicy::Enrol,
+            keys: KeyPolicy::Enrolled,
+            has_proxies: false,
+            flags: " --config server.toml".to_owned(),
+        }
+    }
+
+    #[test]
+    fn scripts_learn_the_doors_and_no_secret() {
+        let facts = facts("127.0.0.1:8080", "127.0.0.1:7400");
+        let text = for_scripts(&facts);
+        assert_eq!(
+            text,
+            format!(
+                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening api 127.0.0.1:9090\nfingerprint {}",
+                facts.fingerprint
+            )
+        );
+    }
+
+    #[test]
+    fn people_learn_what_is_open_to_whom() {
+        let facts = facts("0.0.0.0:8080", "192.0.2.7:7400");
+        let text = for_people(&facts, &about());
+        for line in [
+            "  HTTP door    http://0.0.0.0:8080  visitors: everybody who reaches this machine",
+            "  link door    192.0.2.7:7400  agents: everybody who reaches 192.0.2.7",
+            "  API door     http://127.0.0.1:9090  metrics, no login: this machine only",
+            "  tunnels      http://NAME.example.test:8080",
+            "  PIN          234567  asked of agents not seen before",
+            &format!("  adit join {}", facts.join.expose()),
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line}\n\n{text}");
+        }
+        assert!(text.contains("plain HTTP") && text.contains("let nobody else"), "{text}");
+        assert!(text.contains("server token new --config server.toml"), "{text}");
+        assert!(!text.contains('!'));
+    }
+
+    #[test]
+    fn doors_for_this_machine_say_how_to_open_them() {
+        let text = for_people(&facts("127.0.0.1:8080", "127.0.0.1:7400"), &about());
+        assert!(text.contains("visitors: this machine only"));
+        assert!(text.contains("link = \"0.0.0.0:7400\""), "{text}");
+    }
+}

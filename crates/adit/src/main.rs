@@ -1,0 +1,41 @@
+//! `adit`: the one binary. Each command is one file below `commands`; this
+//! file parses, runs and turns the end into an exit status.
+//!
+//! Invariants: facts go to stdout, everything else to stderr; nothing but
+//! [`terminal`] and [`view`] writes to either; a secret is printed to a
+//! terminal or by a command that was asked for it, never into a log.
+
+mod advice;
+mod agent_seam;
+mod ask;
+mod cli;
+mod commands;
+mod demo;
+mod edge_seam;
+mod failure;
+mod given;
+mod logging;
+mod runtime;
+mod settings;
+mod terminal;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::refused(&error),
+    };
+    match commands::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+/// How every command ends.
+type Outcome = Result<(), Failure>;

@@ -1,0 +1,413 @@
+//! Events of an agent in, lines out. No terminal, no clock.
+
+use std::time::{Duration, Instant};
+
+use adit_agent::{AgentEvent, Refusal, Visitor};
+use adit_model::{Code, TunnelName};
+
+use crate::{advice, terminal};
+
+/// Rows of tunnels that are shown when the height is not known.
+const ROWS: usize = 12;
+
+/// What is known of the agent.
+pub(crate) struct Board {
+    link: Link,
+    rtt: Option<Duration>,
+    tunnels: Vec<Tunnel>,
+    problem: Option<Problem>,
+    told_visitors: u64,
+}
+
+enum Link {
+    Starting,
+    Connecting(String),
+    Connected(String),
+    Waiting(Duration),
+    Ending(String),
+}
+
+struct Tunnel {
+    name: TunnelName,
+    target: String,
+    state: State,
+    open: u32,
+    ever: u64,
+}
+
+enum State {
+    Live(String),
+    Refused,
+    Trouble(String),
+}
+
+struct Problem {
+    code: Option<Code>,
+    what: String,
+    remedy: Vec<String>,
+    since: Instant,
+}
+
+/// What an event means for a pipe.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing.
+    Nothing,
+    /// A line on stdout that scripts wait for.
+    Ready(String),
+    /// Something that a person must know, into the log.
+    Problem {
+        /// Its code.
+        code: Option<Code>,
+        /// What happened and why.
+        what: String,
+        /// Who must do what.
+        remedy: String,
+    },
+    /// Something worth a line in the log.
+    News(String),
+}
+
+impl Told {
+    pub(crate) fn print(&self) {
+        match self {
+            Self::Nothing => {}
+            Self::Ready(line) => terminal::print(line),
+            Self::Problem { code, what, remedy } => match code {
+                Some(code) => tracing::warn!(target: "adit", %code, remedy, "{what}"),
+                None => tracing::warn!(target: "adit", remedy, "{what}"),
+            },
+            Self::News(line) => tracing::info!(target: "adit", "{line}"),
+        }
+    }
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self {
+            link: Link::Starting,
+            rtt: None,
+            tunnels: Vec::new(),
+            problem: None,
+            told_visitors: 0,
+        }
+    }
+
+    /// Takes an event in.
+    pub(crate) fn take(&mut self, event: AgentEvent, now: Instant) -> Told {
+        match event {
+            AgentEvent::Connecting { addresses } => {
+                self.link = Link::Connecting(addresses.join(", "));
+                Told::Nothing
+            }
+            AgentEvent::Connected { edge, peer, version } => {
+                self.link = Link::Connected(peer.to_string());
+                self.problem = None;
+                tracing::debug!(target: "adit", %version, "the edge's version");
+                Told::Ready(format!("connected {peer} {edge}"))
+            }
+            AgentEvent::Live { tunnel, url, target } => {
+                let line = format!("live {tunnel} {url} {target}");
+                let row = self.row(&tunnel);
+                row.target = target;
+                row.state = State::Live(url);
+                Told::Ready(terminal::plain(&line))
+            }
+            AgentEvent::Visitor(visitor) => {
+                self.visitor(&visitor);
+                Told::Nothing
+            }
+            AgentEvent::Rtt(rtt) => {
+                self.rtt = Some(rtt);
+                Told::Nothing
+            }
+            other => self.take_trouble(other, now),
+        }
+    }
+
+    fn take_trouble(&mut self, event: AgentEvent, now: Instant) -> Told {
+        match event {
+            AgentEvent::Lost { code, why, retry_in } => {
+                self.link = Link::Waiting(retry_in);
+                self.rtt = None;
+                let again = format!("{why}; next try in {}", seconds(retry_in));
+                self.problem(Some(code), again, remedy_of(code), now)
+            }
+            AgentEvent::Refused(refusal) => self.refused(&refusal, now),
+            AgentEvent::TunnelRefused { tunnel, code, text, retry_in } => {
+                self.row(&tunnel).state = State::Refused;
+                let what = format!("{tunnel}: {text}; asked again in {}", seconds(retry_in));
+                let code = Code::from_number(code);
+                self.problem(code, what, code.map(remedy_of).unwrap_or_default(), now)
+            }
+            AgentEvent::TunnelTrouble { tunnel, code, text } => {
+                self.row(&tunnel).state = State::Trouble(text.clone());
+                let code = Code::from_number(code);
+                let what = format!("{tunnel}: {text}");
+                self.problem(code, what, code.map(remedy_of).unwrap_or_default(), now)
+            }
+            AgentEvent::TargetTrouble { tunnel, code, why } => {
+                let what = format!("the tunnel {tunnel} is up, the service behind it is not: {why}");
+                self.problem(Some(code), what, remedy_of(code), now)
+            }
+            AgentEvent::NotSaved { why } => {
+                self.problem(Some(Code::DATA_UNREADABLE), why, remedy_of(Code::DATA_UNREADABLE), now)
+            }
+            AgentEvent::InsecureTarget { tunnel, target } => {
+                Told::News(format!("{tunnel}: the certificate of {target} is not checked, as configured"))
+            }
+            AgentEvent::Draining { seconds } => {
+                self.link = Link::Ending("the edge is going away".to_owned());
+                Told::News(format!("the edge is going away within {seconds} s; connecting again"))
+            }
+            AgentEvent::Stopping { streams } => {
+                let line = format!("stopping, {streams} open streams may end");
+                self.link = Link::Ending(line.clone());
+                Told::News(line)
+            }
+            // The command ends with these and says so itself.
+            _ => Told::Nothing,
+        }
+    }
+
+    fn refused(&mut self, refusal: &Refusal, now: Instant) -> Told {
+        let Some(retry_in) = refusal.retry_in else {
+            return Told::Nothing;
+        };
+        self.link = Link::Waiting(retry_in);
+        let code = refusal.code();
+        let what = format!("{}; next try in {}", code.title, seconds(retry_in));
+        let causes = refusal.causes().iter().map(|cause| format!("perhaps {cause}"));
+        self.problem(Some(code), what, causes.collect(), now)
+    }
+
+    fn problem(
+        &mut self,
+        code: Option<Code>,
+        what: String,
+        remedy: Vec<String>,
+        since: Instant,
+    ) -> Told {
+        let what = terminal::plain(&what);
+        let told = Told::Problem {
+            code,
+            what: what.clone(),
+            remedy: remedy.join("; "),
+        };
+        self.problem = Some(Problem {
+            code,
+            what,
+            remedy,
+            since,
+        });
+        told
+    }
+
+    fn visitor(&mut self, visitor: &Visitor) {
+        let row = self.row(&visitor.tunnel);
+        row.open = visitor.open;
+        row.ever = visitor.ever;
+    }
+
+    fn row(&mut self, name: &TunnelName) -> &mut Tunnel {
+        let at = self.tunnels.iter().position(|row| row.name == *name);
+        let at = at.unwrap_or_else(|| {
+            self.tunnels.push(Tunnel {
+                name: name.clone(),
+                target: String::new(),
+                state: State::Refused,
+                open: 0,
+                ever: 0,
+            });
+            self.tunnels.len() - 1
+        });
+        &mut self.tunnels[at]
+    }
+
+    /// The number of visitors for a pipe, when it has changed.
+    pub(crate) fn count_line(&mut self) -> Option<String> {
+        let ever: u64 = self.tunnels.iter().map(|row| row.ever).sum();
+        let open: u32 = self.tunnels.iter().map(|row| row.open).sum();
+        (ever != self.told_visitors).then(|| {
+            self.told_visitors = ever;
+            format!("visitors {open} {ever}")
+        })
+    }
+
+    /// The live view.
+    pub(crate) fn lines(&self, now: Instant) -> Vec<String> {
+        let width = terminal::width();
+        let mut lines = vec![self.link_line(), String::new()];
+        for row in self.tunnels.iter().take(ROWS) {
+            lines.extend(row.lines());
+        }
+        if self.tunnels.len() > ROWS {
+            lines.push(format!("  and {} more", self.tunnels.len() - ROWS));
+        }
+        if let Some(problem) = &self.problem {
+            lines.push(String::new());
+            lines.extend(problem.lines(now, width));
+        }
+        lines.push(String::new());
+        lines.push("Ctrl-C ends it.".to_owned());
+        lines.into_iter().map(|line| fit(&line, width)).collect()
+    }
+
+    fn link_line(&self) -> String {
+        match &self.link {
+            Link::Starting => "starting".to_owned(),
+            Link::Connecting(addresses) => format!("connecting to {addresses}"),
+            Link::Connected(peer) => {
+                let rtt = self.rtt.map_or_else(String::new, |rtt| format!(", {}", millis(rtt)));
+                format!("connected to {peer}{rtt}")
+            }
+            Link::Waiting(wait) => format!("not connected, next try in {}", seconds(*wait)),
+            Link::Ending(line) => line.clone(),
+        }
+    }
+}
+
+impl Tunnel {
+    fn lines(&self) -> [String; 2] {
+        let first = match &self.state {
+            State::Live(url) => format!("  live      {url}"),
+            State::Refused => format!("  refused   {}", self.name),
+            State::Trouble(text) => format!("  trouble   {}: {text}", self.name),
+        };
+        let second = format!(
+            "            -> {}   {} open, {} so far",
+            self.target, self.open, self.ever
+        );
+        [first, second]
+    }
+}
+
+impl Problem {
+    fn lines(&self, now: Instant, width: usize) -> Vec<String> {
+        let code = self.code.map_or_else(String::new, |code| format!(" ({code})"));
+        let age = ago(now.saturating_duration_since(self.since));
+        let mut lines = vec![format!("  problem   {age}{code}")];
+        for text in std::iter::once(&self.what).chain(&self.remedy) {
+            lines.extend(wrapped(text, width.saturating_sub(13)));
+        }
+        lines
+    }
+}
+
+fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> {
+    let lines = crate::failure::wrap(text, width.max(20));
+    lines.into_iter().map(|line| format!("            {line}"))
+}
+
+fn remedy_of(code: Code) -> Vec<String> {
+    advice::remedy(code).into_iter().collect()
+}
+
+/// Cuts a line to the width, so that it takes one row.
+fn fit(line: &str, width: usize) -> String {
+    let plain = terminal::plain(line);
+    if plain.chars().count() < width {
+        return plain;
+    }
+    let mut cut: String = plain.chars().take(width.saturating_sub(2)).collect();
+    cut.push('…');
+    cut
+}
+
+fn seconds(time: Duration) -> String {
+    if time < Duration::from_secs(10) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        format!("{} s", time.as_secs())
+    }
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        0..2 => "just now".to_owned(),
+        s @ 2..120 => format!("{s} s ago"),
+        s @ 120..7200 => format!("{} min ago", s / 60),
+        s => format!("{} h ago", s / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> TunnelName {
+        TunnelName::parse("app").unwrap()
+    }
+
+    fn live(board: &mut Board, now: Instant) -> Told {
+        let event = AgentEvent::Live {
+            tunnel: name(),
+            url: "http://app.localhost:8080".to_owned(),
+            target: "http://localhost:3000".to_owned(),
+        };
+        board.take(event, now)
+    }
+
+    #[test]
+    fn a_live_tunnel_is_a_line_for_scripts_and_a_row_for_people() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        let told = live(&mut board, now);
+        let line = "live app http://app.localhost:8080 http://localhost:3000";
+        assert_eq!(told, Told::Ready(line.to_owned()));
+        board.take(AgentEvent::Rtt(Duration::from_micros(400)), now);
+        let shown = board.lines(now).join("\n");
+        assert_eq!(
+            shown,
+            "starting\n\n  live      http://app.localhost:8080\n            -> http://localhost:3000   0 open, 0 so far\n\nCtrl-C ends it."
+        );
+    }
+
+    #[test]
+    fn a_service_that_is_down_is_told_with_who_must_act() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        live(&mut board, now);
+        let told = board.take(
+            AgentEvent::TargetTrouble {
+                tunnel: name(),
+                code: Code::TARGET_REFUSED,
+                why: "nothing listens at localhost:3000".to_owned(),
+            },
+            now,
+        );
+        let Told::Problem { code, what, remedy } = told else {
+            panic!("a problem")
+        };
+        assert_eq!(code, Some(Code::TARGET_REFUSED));
+        assert!(what.contains("the service behind it is not"), "{what}");
+        assert!(remedy.starts_with("start the service"), "{remedy}");
+        let shown = board.lines(now + Duration::from_secs(12)).join("\n");
+        assert!(shown.contains("problem   12 s ago (ADIT-4101)"), "{shown}");
+        assert!(shown.contains("nothing listens at localhost:3000"), "{shown}");
+    }
+
+    #[test]
+    fn what_strangers_send_cannot_steer_the_terminal() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        board.take(
+            AgentEvent::TunnelTrouble {
+                tunnel: name(),
+                code: 0,
+                text: "\u{1b}[2J".to_owned(),
+            },
+            now,
+        );
+        assert!(board.lines(now).iter().all(|line| !line.contains('\u{1b}')));
+    }
+
+    #[test]
+    fn lines_fit_the_terminal() {
+        assert_eq!(fit("abcdef", 7), "abcdef");
+        assert_eq!(fit("abcdef", 6), "abcd…");
+        assert_eq!(ago(Duration::from_secs(1)), "just now");
+        assert_eq!(ago(Duration::from_secs(200)), "3 min ago");
+    }
+}

@@ -1,0 +1,269 @@
+//! From a configuration to the parts of an edge.
+//!
+//! Each part has settings of its own, so that none knows the configuration;
+//! this is where one becomes the other.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use adit_link::tasks::Tasks;
+use adit_link::{Counters, entropy};
+use adit_link_proto::PinLimits;
+use adit_model::{Credential, JoinString};
+use adit_routing::{Route, RouteTable, Target};
+
+use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Policy, SystemClock};
+use crate::api::ApiDoor;
+use crate::config::{self, EdgeConfig};
+use crate::http::{AccessLog, DoorParts, HttpDoor, HttpSettings};
+use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
+use crate::link::{LinkDoor, LinkSettings};
+use crate::metrics::Metrics;
+use crate::registry::{Registry, RegistryRules};
+use crate::serve::{Facts, StartError};
+use crate::state::{Seen, Store};
+use crate::status::Status;
+use crate::{auth, control, sync_stats};
+
+/// Everything that the doors serve with.
+pub(crate) struct Parts {
+    pub(crate) http: Arc<HttpDoor>,
+    pub(crate) link: Arc<LinkDoor>,
+    pub(crate) api: Arc<ApiDoor>,
+    pub(crate) control: Arc<control::Control>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) counters: Arc<Counters>,
+    address: String,
+    url_pattern: String,
+}
+
+impl Parts {
+    /// What the edge says about itself.
+    pub(crate) fn facts(
+        &self,
+        http: SocketAddr,
+        link: SocketAddr,
+        api: Option<SocketAddr>,
+    ) -> Facts {
+        Facts {
+            http,
+            link,
+            api,
+            fingerprint: self.admission.identity().public(),
+            join: join_string(self.admission.store(), &self.address),
+            pin: self.admission.current_pin(),
+            url_pattern: self.url_pattern.clone(),
+        }
+    }
+}
+
+/// The join string of an edge whose link door others reach at `address`.
+fn join_string(store: &Store, address: &str) -> JoinString {
+    JoinString {
+        addresses: vec![address.to_owned()],
+        edge: store.identity().public(),
+        credential: Credential::Shared(store.shared_secret()),
+    }
+}
+
+/// Where agents reach the link door: where the configuration says, else where
+/// it stands; a door on every address is reached from this machine.
+fn link_address(public: Option<&str>, link: SocketAddr) -> String {
+    let ip = match link.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    public.map_or_else(
+        || SocketAddr::new(ip, link.port()).to_string(),
+        str::to_owned,
+    )
+}
+
+/// Builds all parts; nothing runs yet.
+pub(crate) fn parts(
+    config: &EdgeConfig,
+    (store, seen): (Arc<Store>, Seen),
+    (http_at, link_at): (SocketAddr, SocketAddr),
+    workers: usize,
+    streams: &Tasks,
+) -> Result<Parts, StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let limits = Limits::new(limit_settings(config), Arc::clone(&metrics), Instant::now());
+    let admission = Arc::new(Admission::new(
+        admission_settings(config),
+        Arc::clone(&store),
+        &seen,
+        Arc::clone(&limits),
+        Arc::clone(&metrics),
+        Arc::new(SystemClock),
+    )?);
+    let registry = Registry::new(registry_rules(config));
+    let counters = Arc::new(Counters::default());
+    let url_pattern = url_pattern(config, http_at);
+    let address = link_address(config.server.public.as_deref(), link_at);
+    let status = Status::new(Arc::clone(&registry), Arc::clone(&metrics));
+    let stats = sync_stats::SyncStats::new(
+        Arc::clone(&admission),
+        Arc::clone(&status) as _,
+        Arc::clone(&metrics),
+    );
+    let parts = DoorParts {
+        settings: http_settings(config),
+        pools: Arc::clone(&registry) as _,
+        limits: Arc::clone(&limits),
+        metrics: Arc::clone(&metrics),
+        passwords: Arc::new(auth::PasswordCache::new()?),
+        stats: Arc::new(stats),
+        log: config
+            .log
+            .access
+            .then(|| AccessLog::start(config.log.format, std::io::stderr()))
+            .transpose()
+            .map_err(StartError::Worker)?,
+        tasks: streams.clone(),
+        workers,
+    };
+    let seed = entropy::random().map_err(StartError::Worker)?;
+    Ok(Parts {
+        http: HttpDoor::new(parts, table(config)?, seed),
+        link: Arc::new(LinkDoor {
+            admission: Arc::clone(&admission),
+            registry: Arc::clone(&registry),
+            unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
+            metrics: Arc::clone(&metrics),
+            counters: Arc::clone(&counters),
+            settings: link_settings(config, &url_pattern, workers),
+            next_link: AtomicU64::new(1),
+        }),
+        api: Arc::new(ApiDoor {
+            metrics: Arc::clone(&metrics),
+            limits,
+        }),
+        control: control::Control::new(Arc::clone(&admission), vec![address.clone()], status),
+        registry,
+        admission,
+        metrics,
+        counters,
+        address,
+        url_pattern,
+    })
+}
+
+/// `http://{name}.example.test:8080`, without the port where it is 80.
+fn url_pattern(config: &EdgeConfig, http: SocketAddr) -> String {
+    let port = match http.port() {
+        80 => String::new(),
+        port => format!(":{port}"),
+    };
+    format!("http://{{name}}.{}{port}", config.server.domain.host())
+}
+
+fn limit_settings(config: &EdgeConfig) -> LimitSettings {
+    let limits = &config.limits;
+    let within = |count| Threshold {
+        count,
+        within: limits.ban_window,
+    };
+    LimitSettings {
+        connections_per_address: limits.connections_per_address,
+        requests_per_second: limits.requests_per_second,
+        request_burst: limits.request_burst,
+        refusals: within(limits.refusals_before_ban),
+        proofs: within(limits.proofs_before_ban),
+        logins: within(limits.logins_before_ban),
+        ban: limits.ban,
+        addresses: limits.addresses as usize,
+        trusted: config.doors.trusted_proxies.clone(),
+        trusted_factor: limits.trusted_factor,
+    }
+}
+
+fn admission_settings(config: &EdgeConfig) -> AdmissionSettings {
+    let admission = &config.admission;
+    let policy = Policy {
+        pin: match admission.pin {
+            config::PinPolicy::Enrol => PinPolicy::Enrol,
+            config::PinPolicy::EveryStart => PinPolicy::EveryStart,
+            config::PinPolicy::Off => PinPolicy::Off,
+        },
+        keys: match admission.keys {
+            config::KeyPolicy::Enrolled => KeyPolicy::Enrolled,
+            config::KeyPolicy::Listed => {
+                KeyPolicy::Listed(admission.allowed_keys.iter().copied().collect())
+            }
+        },
+        max_agents: admission.max_agents as usize,
+    };
+    let per_address = config.limits.pins_before_ban;
+    let pin_limits = PinLimits {
+        per_address,
+        ..PinLimits::default()
+    };
+    AdmissionSettings { policy, pin_limits }
+}
+
+fn registry_rules(config: &EdgeConfig) -> RegistryRules {
+    let exclusive = |route: &Route| match &route.target {
+        Target::Tunnel(name) if route.options.exclusive => Some(name.clone()),
+        _ => None,
+    };
+    RegistryRules {
+        grace: config.link.grace,
+        max_tunnels: config.link.max_tunnels as usize,
+        exclusive: config
+            .routes
+            .iter()
+            .filter_map(|route| exclusive(&route.route))
+            .collect::<HashSet<_>>(),
+    }
+}
+
+fn link_settings(config: &EdgeConfig, url_pattern: &str, workers: usize) -> LinkSettings {
+    LinkSettings {
+        url_pattern: url_pattern.to_owned(),
+        heartbeat: config.link.heartbeat,
+        dead_after: config.link.dead,
+        idle_channels: config.link.idle_channels,
+        max_channels: config.link.max_channels,
+        workers,
+    }
+}
+
+fn http_settings(config: &EdgeConfig) -> HttpSettings {
+    let limits = &config.limits;
+    let defaults = HttpSettings::default();
+    HttpSettings {
+        head: adit_http1::Limits {
+            head: limits.head_bytes as usize,
+            ..defaults.head
+        },
+        head_time: limits.head,
+        idle_time: limits.idle,
+        body_rate: limits.body_rate,
+        body_bytes: limits.body_bytes,
+        answer_time: limits.answer,
+        trusted: config.doors.trusted_proxies.clone(),
+        ..defaults
+    }
+}
+
+/// The route table; a route's password is hashed here and not kept.
+fn table(config: &EdgeConfig) -> Result<RouteTable, StartError> {
+    let mut routes = Vec::with_capacity(config.routes.len());
+    for given in &config.routes {
+        let mut route = given.route.clone();
+        if let Some(auth) = &given.auth {
+            let salt = entropy::random().map_err(StartError::Worker)?;
+            let hash = auth.hashed(salt).map_err(|_| StartError::Password)?;
+            route.options.auth = Some(hash.into());
+        }
+        routes.push(route);
+    }
+    RouteTable::new(config.server.domain.clone(), routes).map_err(StartError::Routes)
+}

@@ -1,0 +1,271 @@
+//! The control socket: what the edge's owner asks of a running edge.
+//!
+//! `control.sock` in the data folder, mode 0600, for the edge's own user and
+//! root only. One JSON object on one line is the request, one line the answer;
+//! then the connection ends. [`client`] is the other side, which does the same
+//! work on the files when no edge runs.
+//!
+//! Invariants: requests and connections are bounded in size, number and time;
+//! an answer is `{"ok": …}` or `{"error": {"code": …, "text": …}}`.
+
+pub mod client;
+mod words;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_link::tasks::Tasks;
+use adit_model::{Code, Credential, JoinString, Psk};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+pub use self::words::{AgentInfo, NewToken, Revoked};
+use self::words::{Answer, Request, agent_infos, find_agent};
+use crate::admission::{Admission, ManageError};
+use crate::api::linger;
+use crate::state::StateError;
+
+/// The socket's name in the data folder.
+pub(crate) const SOCKET: &str = "control.sock";
+/// Most bytes of a request.
+const MAX_REQUEST: u64 = 16 * 1024;
+/// Connections at a time.
+const MAX_CONNECTIONS: usize = 16;
+/// Time for a request to arrive and for its answer to be taken.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No edge runs, and only a running one could answer.
+    #[error("no edge runs on the data folder {}: start it with adit server", .0.display())]
+    NotRunning(std::path::PathBuf),
+    /// A process holds the folder and does not answer.
+    #[error(
+        "a process holds the data folder {}, but does not answer on its control socket: {why}",
+        data.display()
+    )]
+    Silent {
+        /// The data folder.
+        data: std::path::PathBuf,
+        /// What came instead of an answer.
+        why: String,
+    },
+    /// No agent has this key or name.
+    #[error("no agent {0} is enrolled: adit agents list shows them all")]
+    NoSuchAgent(String),
+    /// Several agents have this name.
+    #[error("several agents are called {0}: name one by its key")]
+    Ambiguous(String),
+    /// The request is not understood.
+    #[error("the request is not understood: {0}")]
+    BadRequest(String),
+    /// The running edge said no.
+    #[error("{text}")]
+    Edge {
+        /// The number of its code.
+        code: u16,
+        /// What it said.
+        text: String,
+    },
+    /// A table is full.
+    #[error(transparent)]
+    Full(#[from] crate::state::BooksFull),
+    /// The data folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl ControlError {
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotRunning(_) => Code::NO_EDGE_RUNNING,
+            Self::Silent { .. } => Code::DATA_IN_USE,
+            Self::NoSuchAgent(_) | Self::Ambiguous(_) => Code::NO_SUCH_AGENT,
+            Self::BadRequest(_) | Self::Full(_) => Code::USAGE,
+            Self::Edge { code, .. } => Code::from_number(*code).unwrap_or(Code::DATA_UNREADABLE),
+            Self::State(error) => error.code(),
+        }
+    }
+}
+
+impl From<ManageError> for ControlError {
+    fn from(error: ManageError) -> Self {
+        match error {
+            ManageError::NoSuchAgent(key) => Self::NoSuchAgent(key.to_string()),
+            ManageError::Full(full) => Self::Full(full),
+            ManageError::State(error) => Self::State(error),
+        }
+    }
+}
+
+/// What a running edge says about its links, tunnels and doors.
+pub trait Status: Send + Sync {
+    /// For `adit status`, as one JSON object.
+    fn status(&self) -> serde_json::Value;
+}
+
+/// What answers on the socket.
+pub struct Control {
+    admission: Arc<Admission>,
+    /// `host:port` of the link door, as agents reach it.
+    addresses: Vec<String>,
+    status: Arc<dyn Status>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Control({:?})", self.addresses)
+    }
+}
+
+impl Control {
+    /// Answers for one edge. `addresses` go into join strings.
+    #[must_use]
+    pub fn new(
+        admission: Arc<Admission>,
+        addresses: Vec<String>,
+        status: Arc<dyn Status>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            admission,
+            addresses,
+            status,
+        })
+    }
+
+    fn join(&self, credential: Credential) -> JoinString {
+        JoinString {
+            addresses: self.addresses.clone(),
+            edge: self.admission.identity().public(),
+            credential,
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Answer, ControlError> {
+        let shared = |psk: Psk| self.join(Credential::Shared(psk)).expose();
+        Ok(match request {
+            Request::Pin => {
+                let pin = self.admission.current_pin().map(|pin| pin.expose());
+                Answer::Pin { pin }
+            }
+            Request::Join => Answer::Join {
+                join: shared(self.admission.store().shared_secret()),
+            },
+            Request::NewToken(wish) => {
+                let token = self.admission.new_token(wish.parse()?).await?;
+                let join = self.join(Credential::Token(token.secret.clone()));
+                Answer::Token(NewToken::of(&token, &join))
+            }
+            Request::Agents => {
+                let links = |key: &_| Some(self.admission.links_of(key));
+                let store = self.admission.store();
+                let agents = store.read(|books| agent_infos(books, links));
+                Answer::Agents { agents }
+            }
+            Request::Revoke { agent } => {
+                let store = self.admission.store();
+                let key = store.read(|books| find_agent(books, &agent))?;
+                let links = self.admission.revoke(&key).await?;
+                Answer::Revoked(Revoked {
+                    key: key.to_string(),
+                    links: Some(links),
+                })
+            }
+            Request::Rotate => Answer::Join {
+                join: shared(self.admission.rotate_secret().await?),
+            },
+            Request::Status => Answer::Status {
+                status: self.status.status(),
+            },
+        })
+    }
+}
+
+/// Opens the socket and answers on it until `tasks` stop.
+///
+/// # Errors
+/// When the socket cannot be made in the data folder.
+pub fn listen(tasks: &Tasks, control: Arc<Control>) -> io::Result<()> {
+    let listener = bind(&control)?;
+    let (owner, stop) = (tasks.clone(), tasks.stopping().clone());
+    tasks.spawn(async move {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        while let Some(Ok(place)) = stop
+            .run_until_cancelled(Arc::clone(&places).acquire_owned())
+            .await
+        {
+            let accepted = stop.run_until_cancelled(listener.accept()).await;
+            match accepted {
+                None => break,
+                Some(Ok((socket, _))) => {
+                    let control = Arc::clone(&control);
+                    owner.spawn_until_stopped(async move {
+                        let _place = place;
+                        let _ = timeout(DEADLINE, converse(socket, &control)).await;
+                    });
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the control socket could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        // Best effort: the next edge removes it too.
+        let _ = control.admission.store().folder().remove(SOCKET);
+    });
+    Ok(())
+}
+
+/// The lock is held, so that a socket found there is a dead one. Nobody can
+/// connect between `bind` and `listen`, so that its mode is right before the
+/// first connection.
+fn bind(control: &Control) -> io::Result<UnixListener> {
+    let folder = control.admission.store().folder();
+    folder.remove(SOCKET).map_err(io::Error::other)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(folder.short_path_of(SOCKET))?)?;
+    folder.make_private(SOCKET).map_err(io::Error::other)?;
+    socket.listen(16)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket.into())
+}
+
+async fn converse(mut socket: UnixStream, control: &Control) -> io::Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    let peer = socket.peer_cred()?.uid();
+    if peer != user && peer != 0 {
+        return Ok(());
+    }
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let mut limited = (&mut socket).take(MAX_REQUEST - line.len() as u64);
+        if limited.read_buf(&mut line).await? == 0 {
+            break;
+        }
+    }
+    let answer = match serde_json::from_slice(&line) {
+        Ok(request) => control.answer(request).await,
+        Err(error) => Err(ControlError::BadRequest(error.to_string())),
+    };
+    let answer = match &answer {
+        Ok(answer) => serde_json::json!({ "ok": answer }),
+        Err(error) => {
+            let (code, text) = (error.code().number, error.to_string());
+            serde_json::json!({ "error": { "code": code, "text": text } })
+        }
+    };
+    socket.write_all(format!("{answer}\n").as_bytes()).await?;
+    socket.shutdown().await?;
+    linger(&mut socket).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! The HTTP door.
+//!
+//! Purpose: everything between a visitor's socket and a backend's stream.
+//! [`serve_connection`] carries one visitor connection in one task: it reads a
+//! head ([`server`]), decides ([`route`]), opens a backend's stream
+//! ([`forward`]) and pumps both directions in one poll loop ([`pump`],
+//! [`upgrade`]). The grammar is `adit_http1`'s, the choice of route
+//! `adit_routing`'s.
+//!
+//! Invariants:
+//! - A request is parsed once; routing, limits, forwarding and the log read
+//!   the same value.
+//! - Bodies stream: what waits for a slow side is bounded, and the other side
+//!   is not read meanwhile.
+//! - A visitor that is silent holds no buffer.
+//! - After a framing error of either side neither connection is used again.
+//! - An answer that was cut short never looks complete.
+//! - What the door says by itself comes from [`respond`] alone.
+
+mod access_log;
+mod buffer;
+mod down;
+mod forward;
+mod idle;
+mod pump;
+mod record;
+mod respond;
+mod rewrite;
+mod route;
+mod server;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod up;
+mod upgrade;
+mod visitor;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use adit_link::tasks::Tasks;
+use adit_link::workers::worker_index;
+use adit_model::TunnelName;
+use adit_routing::{RouteTable, Target, Upstream};
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+pub use self::access_log::AccessLog;
+use self::buffer::Work;
+use self::idle::{Budget, IdleStreams};
+pub use self::record::Record;
+use self::record::RequestId;
+pub use self::server::serve_connection;
+use crate::backend::{Backend, BackendId};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::registry::{Picked, Registry};
+
+/// What the door is told by the configuration.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Bounds of heads, of requests and of answers.
+    pub head: adit_http1::Limits,
+    /// Time for a head, from its first byte; also for the first byte of a new
+    /// connection.
+    pub head_time: Duration,
+    /// How long a kept-alive connection may be silent between requests.
+    pub idle_time: Duration,
+    /// Bytes a second that a request body must come with; 0 = no limit.
+    pub body_rate: u32,
+    /// How far a request body may lag behind its rate.
+    pub body_grace: Duration,
+    /// Most bytes of a request body; a route may set less or more.
+    pub body_bytes: Option<u64>,
+    /// How long a visitor may take none of its answer.
+    pub stall_time: Duration,
+    /// Longest wait for an answer to begin; a route may set its own.
+    pub answer_time: Option<Duration>,
+    /// How long an idle stream to a backend that names no time-out is kept.
+    pub backend_idle: Duration,
+    /// Proxies whose forwarded headers count.
+    pub trusted: Vec<IpNet>,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            head: adit_http1::Limits::default(),
+            head_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(60),
+            body_rate: 500,
+            body_grace: Duration::from_secs(10),
+            body_bytes: None,
+            stall_time: Duration::from_secs(60),
+            answer_time: None,
+            backend_idle: Duration::from_secs(4),
+            trusted: Vec::new(),
+        }
+    }
+}
+
+/// Where the live tunnels of a name are found.
+pub trait Pools: Send + Sync {
+    /// The next backend of a name that is not among `tried`.
+    fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked;
+}
+
+impl Pools for Registry {
+    fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
+        Registry::pick(self, name, tried)
+    }
+}
+
+/// Who knows which passwords are right.
+pub trait Passwords: Send + Sync {
+    /// What an earlier [`Passwords::verify`] of the same three found, if it is
+    /// remembered; costs next to nothing.
+    fn recall(&self, hash: &str, user: &str, password: &str) -> Option<bool>;
+
+    /// Checks a password against `user:hash`, as slowly as the hash was made
+    /// to be.
+    fn verify(&self, hash: &str, user: &str, password: &str) -> bool;
+}
+
+/// A request to `/_sys/sync_stats`, without query and body, that carries each
+/// of the three headers once.
+#[derive(Clone, Copy, Debug)]
+pub struct StatsRequest<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The path.
+    pub path: &'a [u8],
+    /// `X-Adit-Timestamp`.
+    pub timestamp: &'a [u8],
+    /// `X-Adit-Nonce`.
+    pub nonce: &'a [u8],
+    /// `X-Adit-Signature`.
+    pub signature: &'a [u8],
+    /// Who asks.
+    pub client: IpAddr,
+}
+
+/// Who answers signed requests for statistics.
+pub trait SyncStats: Send + Sync {
+    /// The sealed statistics, or `None` for a request that is not signed
+    /// rightly: it is then a request like any other.
+    fn answer(&self, request: &StatsRequest<'_>) -> Option<Vec<u8>>;
+}
+
+/// A route table with the backends of its upstreams.
+#[derive(Debug)]
+pub struct Routes {
+    table: RouteTable,
+    upstreams: HashMap<Upstream, Arc<Backend>>,
+}
+
+impl Routes {
+    /// Takes a table; upstreams that `before` had keep their idle streams.
+    #[must_use]
+    pub fn new(table: RouteTable, before: Option<&Self>) -> Self {
+        let mut upstreams = HashMap::new();
+        for route in table.routes() {
+            if let Target::Upstream(upstream) = &route.target {
+                let known = before.and_then(|b| b.upstreams.get(upstream));
+                let backend = known.map_or_else(
+                    || Arc::new(Backend::upstream(&upstream.to_string())),
+                    Arc::clone,
+                );
+                upstreams.insert(upstream.clone(), backend);
+            }
+        }
+        Self { table, upstreams }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> &RouteTable {
+        &self.table
+    }
+}
+
+/// What a door is made of.
+pub struct DoorParts {
+    /// The configuration's word.
+    pub settings: HttpSettings,
+    /// Live tunnels.
+    pub pools: Arc<dyn Pools>,
+    /// Limits by address.
+    pub limits: Arc<Limits>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Passwords of routes and tunnels.
+    pub passwords: Arc<dyn Passwords>,
+    /// The signed statistics.
+    pub stats: Arc<dyn SyncStats>,
+    /// Where each request leaves a line.
+    pub log: Option<Arc<AccessLog>>,
+    /// Owner of what goes on after a connection: channels on their way home.
+    pub tasks: Tasks,
+    /// Worker threads that serve.
+    pub workers: usize,
+}
+
+/// What one worker keeps for its connections.
+#[derive(Default)]
+struct WorkerPool {
+    #[expect(
+        clippy::vec_box,
+        reason = "handed to and fro without moving what is large"
+    )]
+    works: Vec<Box<Work>>,
+    streams: IdleStreams,
+    budget: Budget,
+    /// The last trouble that an agent was told of.
+    trouble: Option<(BackendId, tokio::time::Instant)>,
+}
+
+/// Most buffers that a worker keeps for later.
+const KEPT_WORKS: usize = 128;
+
+/// The HTTP door; all workers share one.
+pub struct HttpDoor {
+    parts: DoorParts,
+    routes: ArcSwap<Routes>,
+    pools: Box<[Mutex<WorkerPool>]>,
+    ids: [u64; 2],
+    next_id: AtomicU64,
+    /// Password checks take a core for a while: so many at a time.
+    checks: tokio::sync::Semaphore,
+}
+
+impl HttpDoor {
+    /// A door; `seed` is random and makes request ids unlike those of other
+    /// edges.
+    #[must_use]
+    pub fn new(parts: DoorParts, table: RouteTable, seed: [u8; 16]) -> Arc<Self> {
+        let (high, low) = seed.split_at(8);
+        let word = |b: &[u8]| b.iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
+        let pools = (0..parts.workers.max(1))
+            .map(|_| Mutex::default())
+            .collect();
+        Arc::new(Self {
+            routes: ArcSwap::from_pointee(Routes::new(table, None)),
+            pools,
+            ids: [word(high), word(low)],
+            next_id: AtomicU64::new(0),
+            checks: tokio::sync::Semaphore::new(2),
+            parts,
+        })
+    }
+
+    /// Replaces the route table; a stream keeps the route it began with.
+    pub fn set_table(&self, table: RouteTable) {
+        let before = self.routes.load_full();
+        self.routes
+            .store(Arc::new(Routes::new(table, Some(&before))));
+    }
+
+    /// The current routes.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    fn pool(&self) -> MutexGuard<'_, WorkerPool> {
+        let index = worker_index() % self.pools.len();
+        // The pool stays usable whatever a panicking task did to it.
+        self.pools[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_work(&self, now: std::time::Instant) -> Box<Work> {
+        let pooled = self.pool().works.pop();
+        pooled.unwrap_or_else(|| Work::new(now))
+    }
+
+    fn give_work(&self, mut work: Box<Work>) {
+        work.reset();
+        let mut pool = self.pool();
+        if pool.works.len() < KEPT_WORKS {
+            pool.works.push(work);
+        }
+    }
+
+    /// An id no other request of this edge has, and nobody can guess.
+    fn request_id(&self) -> RequestId {
+        let count = self.next_id.fetch_add(1, Ordering::Relaxed);
+        RequestId::made(
+            mix(count ^ self.ids[0]),
+            mix(count.wrapping_add(self.ids[1])),
+        )
+    }
+}
+
+/// A bijection of 64-bit words that looks random (the finaliser of SplitMix64).
+fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+impl std::fmt::Debug for HttpDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpDoor").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,254 @@
+//! The request's direction of an exchange: visitor to backend.
+//!
+//! The body is measured against a least rate while the door waits for the
+//! visitor, and only then: a backend that takes its time is not the visitor's
+//! fault. Credit grows with each byte and shrinks with each second waited.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_http1::{Body, BodyError, Framing, LAST_CHUNK, Refusal, Request, write_trailers};
+use tokio::time::Instant;
+
+use super::HttpSettings;
+use super::buffer::Work;
+use super::pump::{COPY, Exchange, Facts, Fail, GATHER, put_chunk};
+use super::record::Fault;
+use super::visitor::Visitor;
+use crate::metrics::HttpRefusal;
+
+/// Where the request stands.
+pub(super) struct Up {
+    body: Body,
+    chunked: bool,
+    /// Data bytes that may still come.
+    allowed: u64,
+    /// All was handed to the stream and flushed.
+    pub(super) done: bool,
+    /// When that was, where it matters.
+    pub(super) done_at: Option<Instant>,
+    /// The stream takes no more; an answer may say why.
+    pub(super) broken: Option<Fail>,
+    /// Since when the visitor lets us wait for its body.
+    waiting: Option<Instant>,
+    /// For how long it may yet; `None` for ever.
+    credit: Option<Duration>,
+    /// The visitor waits for a 100 itself.
+    pub(super) patient: bool,
+}
+
+impl Up {
+    pub(super) fn new(request: &Request<'_>, facts: &Facts<'_>) -> Self {
+        let framing = request.framing();
+        let settings = facts.settings;
+        Self {
+            body: Body::new(framing),
+            chunked: framing == Framing::Chunked,
+            allowed: facts.body_limit,
+            done: false,
+            done_at: None,
+            broken: None,
+            waiting: None,
+            credit: (settings.body_rate > 0).then_some(settings.body_grace),
+            patient: request.expects_continue(),
+        }
+    }
+
+    /// When the visitor's time for its body is over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        Some(self.waiting? + self.credit?)
+    }
+
+    fn waits(&mut self) {
+        if !self.patient && self.credit.is_some() && self.waiting.is_none() {
+            self.waiting = Some(Instant::now());
+        }
+    }
+
+    fn came(&mut self, count: usize, settings: &HttpSettings) {
+        self.patient = false;
+        let Some(credit) = &mut self.credit else {
+            return;
+        };
+        let waited = self
+            .waiting
+            .take()
+            .map_or(Duration::ZERO, |at| at.elapsed());
+        let millis = (count as u64).saturating_mul(1000) / u64::from(settings.body_rate.max(1));
+        *credit = credit
+            .saturating_sub(waited)
+            .saturating_add(Duration::from_millis(millis))
+            .min(settings.body_grace);
+    }
+
+    /// Counts data against the limit.
+    fn count(&mut self, data: usize) -> Result<(), Fail> {
+        let left = self.allowed.checked_sub(data as u64);
+        self.allowed = left.ok_or(Fail::Refuse {
+            status: 413,
+            label: HttpRefusal::TooLarge,
+            fault: Fault::Text("body is too large"),
+        })?;
+        Ok(())
+    }
+
+    /// How much of `unread` belongs to a body of known length.
+    fn ready(&self, unread: &[u8]) -> usize {
+        let left = self.body.remaining().unwrap_or(0);
+        usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(unread.len())
+    }
+}
+
+fn bad_body(error: BodyError) -> Fail {
+    Fail::Refuse {
+        status: 400,
+        label: HttpRefusal::Malformed,
+        fault: Fault::Refused(Refusal::Body(error)),
+    }
+}
+
+/// What a push came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pushed {
+    /// Everything is handed over.
+    All,
+    /// The rest has not come yet.
+    Hungry,
+    /// The stream has no room.
+    Full,
+}
+
+impl Exchange {
+    /// Moves the request as far as it goes now.
+    pub(super) fn poll_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        visitor: &mut Visitor,
+        work: &mut Work,
+        facts: &Facts<'_>,
+    ) -> Result<(), Fail> {
+        while !self.up.done && self.up.broken.is_none() {
+            let pushed = self.push(work)?;
+            match self.stream.poll_flush(cx) {
+                Poll::Ready(Ok(())) if pushed == Pushed::All => {
+                    self.up.done = true;
+                    self.up.done_at = facts.answer_time.map(|_| Instant::now());
+                    break;
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.up.broken = Some(self.broken(&error));
+                    break;
+                }
+                Poll::Pending if pushed == Pushed::Hungry => {}
+                Poll::Pending => break,
+            }
+            if pushed != Pushed::Hungry {
+                continue;
+            }
+            // Before the stream is accepted it may come to a second try.
+            let may_drop = self.stream.accepted();
+            match visitor.poll_fill(cx, &mut work.input, may_drop) {
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Fail::Visitor),
+                Poll::Ready(Ok(count)) => self.up.came(count, facts.settings),
+                Poll::Pending => {
+                    self.up.waits();
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over the head and what is here of the body.
+    fn push(&mut self, work: &mut Work) -> Result<Pushed, Fail> {
+        loop {
+            self.gather(work)?;
+            let lead = work.lead.pending();
+            if !lead.is_empty() {
+                let count = self.lend(lead)?;
+                work.lead.advance(count);
+                if count == 0 {
+                    return Ok(Pushed::Full);
+                }
+                continue;
+            }
+            if self.up.body.is_done() {
+                return Ok(Pushed::All);
+            }
+            let ready = self.up.ready(work.input.unread());
+            if ready == 0 {
+                return Ok(Pushed::Hungry);
+            }
+            let data = work.input.unread().get(..ready).unwrap_or_default();
+            let count = self.lend(data)?;
+            if count == 0 {
+                return Ok(Pushed::Full);
+            }
+            self.take(work, count)?;
+        }
+    }
+
+    /// Copies as much as the stream has room for.
+    fn lend(&mut self, bytes: &[u8]) -> Result<usize, Fail> {
+        let written = self.stream.write(bytes);
+        written.map_err(|error| self.broken(&error))
+    }
+
+    /// Puts behind the head what goes with it: a small body, or chunks.
+    fn gather(&mut self, work: &mut Work) -> Result<(), Fail> {
+        if self.up.chunked {
+            return self.gather_chunks(work);
+        }
+        let ready = self.up.ready(work.input.unread());
+        if ready > 0 && ready <= COPY && !work.lead.pending().is_empty() {
+            let Work { input, lead, .. } = work;
+            let data = input.unread().get(..ready).unwrap_or_default();
+            lead.bytes.extend_from_slice(data);
+            self.take(work, ready)?;
+        }
+        Ok(())
+    }
+
+    fn gather_chunks(&mut self, work: &mut Work) -> Result<(), Fail> {
+        while work.lead.pending().len() < GATHER && !self.up.body.is_done() {
+            let Work {
+                input,
+                lead,
+                trailers,
+                ..
+            } = work;
+            let unread = input.unread();
+            let step = self.up.body.decode(unread).map_err(bad_body)?;
+            if step.consumed == 0 && !step.done {
+                break;
+            }
+            let data = unread.get(step.data).unwrap_or_default();
+            self.up.count(data.len())?;
+            put_chunk(lead, data);
+            match step.trailers.and_then(|range| unread.get(range)) {
+                Some(section) => {
+                    trailers.parse(section).map_err(bad_body)?;
+                    write_trailers(&mut lead.bytes, trailers, section);
+                }
+                None if step.done => lead.bytes.extend_from_slice(LAST_CHUNK),
+                None => {}
+            }
+            work.draft.received += step.consumed as u64;
+            work.input.advance(step.consumed);
+        }
+        Ok(())
+    }
+
+    /// Marks data of a body of known length as handed over.
+    fn take(&mut self, work: &mut Work, count: usize) -> Result<(), Fail> {
+        let data = work.input.unread().get(..count).unwrap_or_default();
+        self.up.body.decode(data).map_err(bad_body)?;
+        self.up.count(count)?;
+        work.input.advance(count);
+        work.draft.received += count as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! Sockets without a protocol: origins and visitors whose every byte a test
+//! decides itself.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use crate::wait::DEADLINE;
+
+/// Starts an origin that hands each connection to `serve`, on a thread of its
+/// own. It listens as long as the process lives.
+///
+/// # Panics
+/// When no port of the loopback can be had.
+pub fn origin(serve: impl Fn(Socket) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
+    let address = listener.local_addr().expect("the address of a listener");
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || serve(Socket::new(stream)));
+        }
+    });
+    address
+}
+
+/// A port on which nobody listens: bound and let go.
+///
+/// # Panics
+/// When no port of the loopback can be had.
+#[must_use]
+pub fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
+    listener.local_addr().expect("the address of a listener")
+}
+
+/// A connection whose reads end at the deadline of a test.
+pub struct Socket(TcpStream);
+
+impl Socket {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("a socket without delay");
+        let deadline = Some(DEADLINE);
+        stream.set_read_timeout(deadline).expect("a read deadline");
+        stream
+            .set_write_timeout(deadline)
+            .expect("a write deadline");
+        Self(stream)
+    }
+
+    /// Dials.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    #[must_use]
+    pub fn dial(address: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(address).expect("somebody listens"))
+    }
+
+    /// Dials and sends.
+    ///
+    /// # Panics
+    /// When nobody listens or takes the bytes.
+    #[must_use]
+    pub fn send_to(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Self {
+        let mut socket = Self::dial(address);
+        socket.send(bytes);
+        socket
+    }
+
+    /// Sends.
+    ///
+    /// # Panics
+    /// When the other side is gone.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0
+            .write_all(bytes.as_ref())
+            .expect("the other side takes bytes");
+    }
+
+    /// Reads until what was read ends in `end`; all of it.
+    ///
+    /// # Panics
+    /// When the connection ends before.
+    pub fn until(&mut self, end: impl AsRef<[u8]>) -> Vec<u8> {
+        let end = end.as_ref();
+        let (mut all, mut byte) = (Vec::new(), [0]);
+        while !all.ends_with(end) {
+            let read = self.0.read(&mut byte).expect("more bytes");
+            assert!(
+                read == 1,
+                "the connection ended before {:?}, after {:?}",
+                end.escape_ascii().to_string(),
+                all.escape_ascii().to_string()
+            );
+            all.extend_from_slice(&byte);
+        }
+        all
+    }
+
+    /// Reads a head up to its empty line, as text.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn head(&mut self) -> String {
+        String::from_utf8_lossy(&self.until(b"\r\n\r\n")).into_owned()
+    }
+
+    /// Reads exactly this many bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact(&mut bytes).expect("that many bytes");
+        bytes
+    }
+
+    /// Reads to the end of the other side's direction; what came, and whether
+    /// it ended in order rather than by a reset.
+    ///
+    /// # Panics
+    /// When it does not end before the deadline.
+    pub fn rest(&mut self) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        match self.0.read_to_end(&mut bytes) {
+            Ok(_) => (bytes, true),
+            Err(error) if is_timeout(&error) => panic!("the connection does not end"),
+            Err(_) => (bytes, false),
+        }
+    }
+
+    /// Ends our direction and keeps reading.
+    pub fn finish(&self) {
+        // The other side may be gone, which the next read tells.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), TimedOut | WouldBlock)
+}

@@ -1,0 +1,7 @@
+//! End to end: real sockets, real peers, an edge and its agents in this
+//! process.
+
+mod agents;
+mod http;
+mod link;
+mod peers;

@@ -1,0 +1,226 @@
+//! The link: frames on the wire, first messages, and whole handshakes in which
+//! one transmission was altered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_fuzz::{edited, holds, scripted, target};
+use adit_link_proto::{
+    AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake, First, Opener,
+    PskKeys, Sealer, Suite, Suites, Timing,
+};
+use adit_model::{Identity, InstanceId, LinkId, Psk, PublicKey};
+use adit_wire::{AuthOk, FrameKind, HEAD, LENGTH, TAG};
+
+const UNIX: u64 = 1_750_000_000;
+
+/// A stream of sealed frames, edited: what opens is what was sealed, in its
+/// order; after the first frame that does not open, none does.
+#[test]
+fn frames() {
+    scripted("frames", |script| {
+        let (suite, lengths) = match script.split_first() {
+            Some((first, rest)) if first % 2 == 0 => (Suite::Aes256Gcm, rest),
+            Some((_, rest)) => (Suite::ChaCha20Poly1305, rest),
+            None => (Suite::ChaCha20Poly1305, script),
+        };
+        let mut sealer = Sealer::with_period(suite, [7; 32], 3).unwrap();
+        let frames: Vec<Vec<u8>> = lengths
+            .iter()
+            .take(6)
+            .enumerate()
+            .map(|(number, length)| sealed(&mut sealer, number, usize::from(*length)))
+            .collect();
+        let stream = edited(&[frames.concat()], lengths.get(6..).unwrap_or_default());
+        let mut opener = Opener::with_period(suite, [7; 32], 3).unwrap();
+        let mut expected = frames.into_iter().enumerate();
+        let mut rest = stream.as_slice();
+        while let Some(head) = rest.first_chunk::<LENGTH>() {
+            let Ok(length) = Opener::frame_len(head) else {
+                break;
+            };
+            let Some((frame, after)) = rest.split_at_checked(length) else {
+                break;
+            };
+            rest = after;
+            let mut buffer = frame.to_vec();
+            let Ok(opened) = opener.open(&mut buffer) else {
+                // Over for good, whatever comes.
+                assert!(opener.open(&mut frame.to_vec()).is_err());
+                break;
+            };
+            let (number, original) = expected.next().expect("no more opens than was sealed");
+            assert_eq!(frame, original);
+            assert_eq!(opened.kind, FrameKind::DATA);
+            assert_eq!(opened.stream as usize, number);
+            assert!(buffer[opened.payload].iter().all(|b| *b == number as u8));
+        }
+    });
+}
+
+fn sealed(sealer: &mut Sealer, number: usize, length: usize) -> Vec<u8> {
+    let mut frame = vec![number as u8; HEAD + length + TAG];
+    let stream = u32::try_from(number).unwrap();
+    sealer.seal(FrameKind::DATA, 0, stream, &mut frame).unwrap();
+    frame
+}
+
+fn psk() -> PskKeys {
+    PskKeys::new(&Psk::from_random(std::array::from_fn(|i| (i * 37) as u8)))
+}
+
+fn edge_identity() -> Identity {
+    Identity::from_seed([1; 32]).unwrap()
+}
+
+fn agent_identity() -> Identity {
+    Identity::from_seed([2; 32]).unwrap()
+}
+
+fn agent() -> AgentHandshake {
+    AgentHandshake::start(
+        &psk(),
+        edge_identity().public(),
+        Arc::new(agent_identity()),
+        InstanceId([3; 16]),
+        UNIX,
+        AgentFresh {
+            ephemeral: [4; 32],
+            nonce: [5; 16],
+        },
+        Suites { aes: true },
+        "0.1.0",
+    )
+    .unwrap()
+}
+
+/// Nothing but the one message that the secret's holder made is proved.
+#[test]
+fn first_messages() {
+    let keys = psk();
+    let edge = edge_identity().public();
+    let genuine = agent().poll_transmit().unwrap();
+    target("first", move |input| {
+        let Ok(bytes) = input.try_into() else { return };
+        let first = First::parse(bytes);
+        let shown = format!("{:?} {} {:?}", first.id(), first.unix(), first.nonce());
+        assert!(!shown.is_empty());
+        let proved = first.prove_link(&keys, &edge).is_some();
+        assert_eq!(proved, input == genuine);
+        assert!(first.prove_link(&keys, &PublicKey([8; 32])).is_none());
+    });
+}
+
+#[test]
+fn the_corpus_has_the_first_message() {
+    holds("first", "link", &agent().poll_transmit().unwrap());
+}
+
+/// One transmission of a handshake is altered: its receiver does not go on.
+#[test]
+fn handshakes() {
+    let start = Instant::now();
+    scripted("handshakes", move |script| {
+        let (alter, script) = match script.split_first() {
+            Some((first, rest)) => (first % 4, rest),
+            None => (0, script),
+        };
+        handshake(alter, script, start);
+    });
+}
+
+fn handshake(alter: u8, script: &[u8], now: Instant) {
+    let change = |step: u8, bytes: Vec<u8>| {
+        let received = if step == alter {
+            edited(std::slice::from_ref(&bytes), script)
+        } else {
+            bytes.clone()
+        };
+        // What follows a whole transmission is the next one's business.
+        let whole = received.starts_with(&bytes);
+        (received, whole)
+    };
+    let mut agent = agent();
+    let (first, whole) = change(0, drain(|| agent.poll_transmit()));
+    let Some(bytes) = first.first_chunk() else {
+        return;
+    };
+    let (keys, identity) = (psk(), edge_identity());
+    let Some(proved) = First::parse(bytes).prove_link(&keys, &identity.public()) else {
+        assert!(!whole);
+        return;
+    };
+    assert!(whole);
+    let fresh = EdgeFresh {
+        ephemeral: [6; 32],
+        nonce: [7; 16],
+    };
+    let suites = Suites { aes: true };
+    let mut edge = EdgeHandshake::start(&proved, &keys, &identity, fresh, suites, now).unwrap();
+
+    let (answer, whole) = change(1, drain(|| edge.poll_transmit()));
+    feed(&answer, script, |part| agent.handle_input(part).is_ok());
+    let hello = drain(|| agent.poll_transmit());
+    assert!(
+        whole || hello.is_empty(),
+        "the agent answered an altered edge"
+    );
+    if hello.is_empty() {
+        return;
+    }
+
+    let (hello, whole) = change(2, hello);
+    feed(&hello, script, |part| edge.handle_input(part).is_ok());
+    let Some(EdgeEvent::AgentProved { identity, .. }) = edge.poll_event() else {
+        return;
+    };
+    assert!(whole, "the edge took an altered agent");
+    assert_eq!(identity, agent_identity().public());
+
+    let timing = Timing {
+        heartbeat: Duration::from_secs(10),
+        dead: Duration::from_secs(20),
+    };
+    let Ok((last, _session)) = edge.admit(&welcome(), timing, now) else {
+        return;
+    };
+    let (last, whole) = change(3, last);
+    feed(&last, script, |part| agent.handle_input(part).is_ok());
+    if agent.poll_event() == Some(AgentEvent::Live) {
+        assert!(whole, "the agent took an altered welcome");
+        if let Ok((auth, _)) = agent.finish(now) {
+            assert_eq!(auth, welcome());
+        }
+    }
+}
+
+fn welcome() -> AuthOk {
+    AuthOk {
+        link: LinkId(1),
+        agent_secret: None,
+        url_pattern: "http://{name}.localhost:8080".into(),
+        heartbeat_ms: 10_000,
+        dead_ms: 20_000,
+        idle_channels: 8,
+        max_channels: 64,
+        version: "0.1.0".into(),
+    }
+}
+
+fn drain(mut poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
+    std::iter::from_fn(|| poll()).collect::<Vec<_>>().concat()
+}
+
+/// In pieces of sizes that the script says.
+fn feed(bytes: &[u8], script: &[u8], mut take: impl FnMut(&[u8]) -> bool) {
+    let mut sizes = script.iter().rev().map(|size| usize::from(*size) + 1);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let size = sizes.next().unwrap_or(rest.len()).min(rest.len());
+        let (part, after) = rest.split_at(size);
+        if !take(part) {
+            return;
+        }
+        rest = after;
+    }
+}
