@@ -1,10 +1,9 @@
 //! The buffers of one exchange, kept between exchanges by the door.
 
-use std::time::Instant;
-
 use adit_http1::{RequestHead, ResponseHead, Trailers};
 
 use adit_model::TunnelName;
+use tokio::time::Instant;
 
 use super::pump::Exchange;
 use super::record::Draft;
@@ -175,7 +174,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(now: Instant) -> Box<Self> {
+    pub(super) fn new() -> Box<Self> {
         Box::new(Self {
             input: Input::default(),
             head: RequestHead::default(),
@@ -187,7 +186,7 @@ impl Work {
             slot: None,
             name: None,
             tried: Vec::new(),
-            draft: Draft::new(now),
+            draft: Draft::new(Instant::now()),
         })
     }
 

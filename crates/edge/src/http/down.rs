@@ -8,6 +8,8 @@ use adit_http1::{
 };
 use adit_link::Fill;
 
+use tokio::time::Instant;
+
 use super::buffer::Work;
 use super::pump::{COPY, End, Exchange, Facts, Fail, GATHER, malformed, put_chunk};
 use super::record::Fault;
@@ -159,7 +161,7 @@ impl Exchange {
         self.down.reuse = response.keep_alive() && framing != Framing::UntilClose;
         self.down.seconds = response.keep_alive_seconds();
         work.draft.status = response.status();
-        work.draft.answered = Some(std::time::Instant::now());
+        work.draft.answered = Some(Instant::now());
         let outcome = self.write_head(work, facts);
         self.down.keep_alive = outcome.keep_alive;
         self.down.state = if switches {

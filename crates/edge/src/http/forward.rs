@@ -45,17 +45,17 @@ struct Attempt {
 }
 
 /// Counts a backend's request while it is under way.
-struct Carried(Arc<Backend>);
+struct Carried<'b>(&'b Backend);
 
-impl Carried {
-    fn new(backend: &Arc<Backend>) -> Self {
+impl<'b> Carried<'b> {
+    fn new(backend: &'b Backend) -> Self {
         backend.traffic.active.fetch_add(1, Ordering::Relaxed);
         backend.traffic.requests.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(backend))
+        Self(backend)
     }
 }
 
-impl Drop for Carried {
+impl Drop for Carried<'_> {
     fn drop(&mut self) {
         self.0.traffic.active.fetch_sub(1, Ordering::Relaxed);
     }
@@ -145,7 +145,7 @@ impl Connection {
         backend: &Arc<Backend>,
         fresh: bool,
     ) -> Result<(), BackendError> {
-        if !fresh && let Some(stream) = self.door.take_stream(backend.id()) {
+        if !fresh && let Some(stream) = self.door.take_stream(backend.id(), work.draft.started) {
             work.opened = Some(Opened {
                 stream,
                 reused: true,
@@ -180,6 +180,7 @@ impl Connection {
             backend,
             peer: &self.peer,
             settings,
+            started: work.draft.started,
             answer_time,
             body_limit: body_limit(&self.door, plan).unwrap_or(u64::MAX),
             upgrade: passes_upgrade(plan, &request),
@@ -220,15 +221,17 @@ impl Connection {
     /// What becomes of the stream and of the connection after an answer.
     fn completed(
         &self,
-        work: &Work,
+        work: &mut Work,
         backend: &Arc<Backend>,
         exchange: Exchange,
         (reuse, keep_alive): (bool, bool),
     ) -> Then {
         let (clean, seconds) = (exchange.up.done, exchange.down.seconds);
         let stream = exchange.into_stream();
+        let now = Instant::now();
+        work.draft.ended = Some(now);
         if reuse {
-            self.door.give_stream(backend, stream, seconds);
+            self.door.give_stream(backend, stream, seconds, now);
         } else if clean {
             stream.retire(&self.door.parts.tasks);
         } else {

@@ -76,8 +76,7 @@ impl IdleStreams {
 
 impl HttpDoor {
     /// An idle stream to the backend that may be used again.
-    pub(super) fn take_stream(&self, backend: BackendId) -> Option<Stream> {
-        let now = Instant::now();
+    pub(super) fn take_stream(&self, backend: BackendId, now: Instant) -> Option<Stream> {
         loop {
             let mut idle = self.pool().streams.pop(backend)?;
             if idle.until > now && idle.stream.is_quiet() {
@@ -94,11 +93,12 @@ impl HttpDoor {
         backend: &Arc<Backend>,
         stream: Stream,
         seconds: Option<u64>,
+        now: Instant,
     ) {
         let keep = seconds.map_or(self.parts.settings.backend_idle, |seconds| {
             Duration::from_secs(seconds.saturating_sub(1)).min(LONGEST)
         });
-        let until = Instant::now() + keep;
+        let until = now + keep;
         let mut pool = self.pool();
         let backend = Arc::clone(backend);
         let pushed = pool.streams.push(Idle {

@@ -276,9 +276,9 @@ impl HttpDoor {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_work(&self, now: std::time::Instant) -> Box<Work> {
+    fn take_work(&self) -> Box<Work> {
         let pooled = self.pool().works.pop();
-        pooled.unwrap_or_else(|| Work::new(now))
+        pooled.unwrap_or_else(Work::new)
     }
 
     fn give_work(&self, mut work: Box<Work>) {

@@ -41,6 +41,8 @@ pub(super) struct Facts<'a> {
     pub(super) backend: &'a Arc<Backend>,
     pub(super) peer: &'a Peer,
     pub(super) settings: &'a HttpSettings,
+    /// When the request's head was whole.
+    pub(super) started: Instant,
     pub(super) answer_time: Option<Duration>,
     pub(super) body_limit: u64,
     /// The upgrade was passed on.

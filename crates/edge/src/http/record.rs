@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::backend::Backend;
 
@@ -82,6 +84,8 @@ pub(super) struct Draft {
     pub(super) started: Instant,
     /// When the answer began to come.
     pub(super) answered: Option<Instant>,
+    /// When it was sent whole.
+    pub(super) ended: Option<Instant>,
     /// 0 while no status was sent.
     pub(super) status: u16,
     /// Bytes from the visitor, head included.
@@ -101,6 +105,7 @@ impl Draft {
             id: RequestId::made(0, 0),
             started: now,
             answered: None,
+            ended: None,
             status: 0,
             received: 0,
             sent: 0,

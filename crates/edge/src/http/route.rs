@@ -97,7 +97,7 @@ impl Connection {
         let parts = &self.door.parts;
         let peer = self.peer.address.ip();
         let trusted = &parts.settings.trusted;
-        let now = Instant::now().into_std();
+        let now = work.draft.started.into_std();
         work.draft.client = if self.peer.trusted {
             client_address(&request, peer, |ip| {
                 trusted.iter().any(|net| net.contains(&ip))

@@ -98,7 +98,7 @@ pub async fn serve_connection(
 
 /// Answers a connection that its address may not have.
 async fn turn_away(mut visitor: Visitor, door: &HttpDoor, refusal: limits::Refusal) {
-    let mut work = door.take_work(Instant::now().into_std());
+    let mut work = door.take_work();
     let extra = limit_extra(refusal);
     respond::answer(&mut work.out.bytes, 429, extra, After::CLOSE);
     let sent = poll_fn(|cx| poll_send(cx, &mut visitor, &mut work)).await;
@@ -158,10 +158,7 @@ impl Connection {
             let work = match &mut self.work {
                 Some(work) => work,
                 None => match self.visitor.poll_readable(cx) {
-                    Poll::Ready(Ok(())) => {
-                        let now = Instant::now().into_std();
-                        self.work.insert(self.door.take_work(now))
-                    }
+                    Poll::Ready(Ok(())) => self.work.insert(self.door.take_work()),
                     Poll::Ready(Err(_)) => return Poll::Ready(Next::Closed),
                     Poll::Pending => break,
                 },
@@ -226,13 +223,15 @@ impl Connection {
         let then = self.respond(&mut work, stop).await;
         self.visitor.busy = then == Then::Cut;
         self.door.parts.metrics.http.active.down();
-        self.finish(&work);
+        let ended = work.draft.ended.unwrap_or_else(Instant::now);
+        self.finish(&work, ended);
         work.next();
-        self.wait_until = None;
         if then == Then::Keep && !work.input.unread().is_empty() {
             // The next request is here already.
+            self.wait_until = None;
             self.work = Some(work);
         } else {
+            self.wait_until = Some(ended + self.door.parts.settings.idle_time);
             self.door.give_work(work);
         }
         then
@@ -264,7 +263,7 @@ impl Connection {
         self.door.parts.metrics.http.refused.of(label).add(1);
         self.answer(&mut work, status, Extra::Nothing, After::CLOSE)
             .await;
-        self.finish(&work);
+        self.finish(&work, Instant::now());
         self.door.give_work(work);
         Then::Linger
     }
@@ -290,10 +289,10 @@ impl Connection {
     }
 
     /// Counts a request and writes its line.
-    fn finish(&self, work: &Work) {
+    fn finish(&self, work: &Work, ended: Instant) {
         let draft = &work.draft;
         let http = &self.door.parts.metrics.http;
-        let took = draft.started.elapsed();
+        let took = ended.saturating_duration_since(draft.started);
         http.seconds.observe(took);
         http.requests.of(class(draft.status)).add(1);
         http.bytes.of(Direction::In).add(draft.received);

@@ -20,7 +20,7 @@ pub(super) struct Up {
     allowed: u64,
     /// All was handed to the stream and flushed.
     pub(super) done: bool,
-    /// When that was, where it matters.
+    /// Since when an answer is due, where that matters.
     pub(super) done_at: Option<Instant>,
     /// The stream takes no more; an answer may say why.
     pub(super) broken: Option<Fail>,
@@ -39,7 +39,7 @@ impl Up {
             chunked: framing == Framing::Chunked,
             allowed: facts.body_limit,
             done: false,
-            done_at: None,
+            done_at: (framing == Framing::None).then_some(facts.started),
             broken: None,
             rate: (settings.body_rate > 0)
                 .then(|| Rate::new(settings.body_rate, settings.body_grace)),
@@ -118,7 +118,9 @@ impl Exchange {
             match self.stream.poll_flush(cx) {
                 Poll::Ready(Ok(())) if pushed == Pushed::All => {
                     self.up.done = true;
-                    self.up.done_at = facts.answer_time.map(|_| Instant::now());
+                    if facts.answer_time.is_some() {
+                        self.up.done_at.get_or_insert_with(Instant::now);
+                    }
                     break;
                 }
                 Poll::Ready(Ok(())) => {}

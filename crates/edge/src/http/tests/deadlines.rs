@@ -48,6 +48,19 @@ async fn silence_ends_without_a_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_head_has_its_ten_seconds_from_its_first_byte() {
+    let world = World::new(plain).await;
+    let mut guest = world.visit().await;
+    guest.get("/").await;
+    guest.answer().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let start = tokio::time::Instant::now();
+    guest.send("GET / HT").await;
+    assert_eq!(status(&guest.rest().await), 408);
+    assert!((10..12).contains(&seconds(start)), "{}", seconds(start));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_must_keep_its_rate() {
     let world = World::new(plain).await;
     for (bytes, passes) in [(600usize, true), (400, false)] {
