@@ -54,7 +54,11 @@ fn edit(input: &mut Vec<u8>, samples: &[Vec<u8>], script: &mut Script<'_>) {
         _ => {
             // A number off by one where lengths stand.
             if let Some(byte) = input.get_mut(at) {
-                *byte = byte.wrapping_add(if script.byte() % 2 == 0 { 1 } else { 255 });
+                *byte = byte.wrapping_add(if script.byte().is_multiple_of(2) {
+                    1
+                } else {
+                    255
+                });
             }
         }
     }

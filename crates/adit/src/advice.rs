@@ -29,7 +29,10 @@ mod tests {
     fn every_code_has_a_remedy_here() {
         for code in Code::ALL {
             let remedy = remedy(*code).unwrap_or_default();
-            assert!(remedy.len() > 15 && !remedy.contains('#'), "{code}: {remedy}");
+            assert!(
+                remedy.len() > 15 && !remedy.contains('#'),
+                "{code}: {remedy}"
+            );
         }
     }
 }

@@ -69,7 +69,10 @@ pub(crate) fn failure(error: AgentError) -> Failure {
                 .collect();
             Failure::with(code, code.title, causes.join("\n"))
         }
-        AgentError::WrongEdge { expected, presented } => Failure::new(
+        AgentError::WrongEdge {
+            expected,
+            presented,
+        } => Failure::new(
             Code::WRONG_EDGE,
             format!("the edge proved the key {presented}, but {expected} is pinned"),
         ),

@@ -92,7 +92,11 @@ mod tests {
 
     use super::*;
 
-    fn every_command(command: &clap::Command, path: &str, see: &mut dyn FnMut(&str, &clap::Command)) {
+    fn every_command(
+        command: &clap::Command,
+        path: &str,
+        see: &mut dyn FnMut(&str, &clap::Command),
+    ) {
         for sub in command.get_subcommands() {
             let path = format!("{path} {}", sub.get_name());
             see(&path, sub);
@@ -112,7 +116,9 @@ mod tests {
                 return;
             }
             let help = command.clone().render_help().to_string();
-            let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("{path} has no example"));
+            let (_, examples) = help
+                .split_once("Example")
+                .unwrap_or_else(|| panic!("{path} has no example"));
             let lines: Vec<&str> = examples
                 .lines()
                 .filter_map(|line| line.trim().split("  ").next())

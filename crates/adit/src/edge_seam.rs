@@ -46,7 +46,6 @@ pub(crate) fn desk(config: &EdgeConfig, may_create: bool) -> Result<Client, Fail
 }
 
 /// An administration's error as a failure of a command.
-#[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
 pub(crate) fn refused(error: ControlError) -> Failure {
     Failure::new(error.code(), error)
 }

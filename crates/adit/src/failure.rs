@@ -93,7 +93,10 @@ impl From<std::io::Error> for Failure {
     /// Of writing to the output: the only input and output that commands do
     /// without a better name for its failure.
     fn from(error: std::io::Error) -> Self {
-        Self::new(Code::OUTPUT_CLOSED, format!("the output could not be written: {error}"))
+        Self::new(
+            Code::OUTPUT_CLOSED,
+            format!("the output could not be written: {error}"),
+        )
     }
 }
 
@@ -134,7 +137,10 @@ mod tests {
     #[test]
     fn a_remedy_of_the_case_stands_above_the_codes() {
         let failure = Failure::with(Code::USAGE, "a\u{1b}[31m", "do this");
-        assert_eq!(failure.text(), "error ADIT-1001: a\u{fffd}[31m\n    do this");
+        assert_eq!(
+            failure.text(),
+            "error ADIT-1001: a\u{fffd}[31m\n    do this"
+        );
     }
 
     #[test]

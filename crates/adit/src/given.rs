@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn references_stay_references() {
-        let value = secret("--pin", "ADIT_PIN", Some("file:/run/pin")).unwrap().unwrap();
+        let value = secret("--pin", "ADIT_PIN", Some("file:/run/pin"))
+            .unwrap()
+            .unwrap();
         assert_eq!(value.as_str(), "file:/run/pin");
         assert!(secret("--pin", "ADIT_PIN", None).unwrap().is_none());
     }

@@ -20,7 +20,11 @@ where
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    let others = if level == LogLevel::Error { "error" } else { "warn" };
+    let others = if level == LogLevel::Error {
+        "error"
+    } else {
+        "warn"
+    };
     // What an agent has to say is told as events, in words of this program;
     // its own lines come beside them only where somebody looks for details.
     let agents = match level {
@@ -28,7 +32,9 @@ where
         LogLevel::Error | LogLevel::Warn | LogLevel::Info => "error",
     };
     let filter = EnvFilter::new(format!("{others},adit={ours},adit_agent={agents}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(to);
     let started = match format {
         LogFormat::Text => log
             .with_ansi(terminal::note_paint() == adit_config::Paint::Colour)

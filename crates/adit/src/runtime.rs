@@ -32,7 +32,9 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
 ///
 /// # Errors
 /// The system takes no handler.
-pub(crate) fn stop_on_signal(tasks: &adit_link::tasks::Tasks) -> Result<CancellationToken, Failure> {
+pub(crate) fn stop_on_signal(
+    tasks: &adit_link::tasks::Tasks,
+) -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new(Code::RUNTIME_FAILED, format!("no signals: {error}")))?;

@@ -44,8 +44,16 @@ pub(crate) enum Level {
 impl LogOptions {
     /// As options that set keys.
     pub(crate) fn add_to(self, options: &mut Options) {
-        options.set("ADIT_LOG_FORMAT", "--log-format", self.log_format.map(word));
-        options.set("ADIT_LOG_LEVEL", "--log-level", self.log_level.map(word));
+        options.set(
+            "ADIT_LOG_FORMAT",
+            "--log-format",
+            self.log_format.as_ref().map(word),
+        );
+        options.set(
+            "ADIT_LOG_LEVEL",
+            "--log-level",
+            self.log_level.as_ref().map(word),
+        );
     }
 
     /// For commands without a configuration: text from `quietest` up.
@@ -66,7 +74,7 @@ impl LogOptions {
     }
 }
 
-fn word(value: impl ValueEnum) -> String {
+fn word(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned())
@@ -85,7 +93,8 @@ impl Options {
         value: Option<impl Into<String>>,
     ) {
         if let Some(value) = value {
-            self.0.push((variable, name, zeroize::Zeroizing::new(value.into())));
+            self.0
+                .push((variable, name, zeroize::Zeroizing::new(value.into())));
         }
     }
 
@@ -96,7 +105,11 @@ impl Options {
         name: &'static str,
         value: Option<&Path>,
     ) {
-        self.set(variable, name, value.map(|path| path.to_string_lossy().into_owned()));
+        self.set(
+            variable,
+            name,
+            value.map(|path| path.to_string_lossy().into_owned()),
+        );
     }
 
     fn as_given(&self) -> Vec<CommandOption<'_>> {
@@ -193,7 +206,10 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     };
     let file = std::fs::File::open(path).map_err(words)?;
     let mut text = String::new();
-    let size = file.take(MAX + 1).read_to_string(&mut text).map_err(words)?;
+    let size = file
+        .take(MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(words)?;
     if size as u64 > MAX {
         return Err("it has more than 1 MiB".to_owned());
     }

@@ -159,7 +159,6 @@ impl Agent {
         self.attempt = None;
         self.pins.accepted();
         if let Err(error) = self.known.learn(&link).await {
-            tracing::error!(%error, "the secret that the edge handed over was not saved");
             let why = error.to_string();
             self.teller.tell(AgentEvent::NotSaved { why });
         }
@@ -241,7 +240,7 @@ impl Agent {
     }
 
     fn lost(&mut self, code: Code, why: String, retry_in: Duration) {
-        tracing::info!(%code, %why, ?retry_in, "no link");
+        tracing::debug!(%code, %why, ?retry_in, "no link");
         self.teller.tell(AgentEvent::Lost {
             code,
             why,

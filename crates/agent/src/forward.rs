@@ -107,7 +107,7 @@ fn in_the_middle(error: &io::Error) -> String {
 
 fn report(tunnel: &Tunnel, teller: &Teller, failed: &NotReached) {
     if tunnel.is_news(failed.code) {
-        tracing::warn!(tunnel = %tunnel.name, code = %failed.code, "{failed}");
+        tracing::debug!(tunnel = %tunnel.name, code = %failed.code, "{failed}");
         teller.tell(AgentEvent::TargetTrouble {
             tunnel: tunnel.name.clone(),
             code: failed.code,

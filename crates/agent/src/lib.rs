@@ -3,7 +3,8 @@
 //!
 //! [`run`] is the whole agent, [`join`] proves a join string once and
 //! remembers the edge, [`DataFolder`] is what stays on disk. What happens is
-//! told as [`AgentEvent`]s; nothing is printed here.
+//! told as [`AgentEvent`]s; nothing is printed here, and what is told is not
+//! logged above debug a second time.
 //!
 //! Invariant: an agent connects to the targets that its own settings name and
 //! to nothing else; no message of an edge can widen that.

@@ -51,7 +51,6 @@ pub async fn run(
     dial.workers = handles.collect();
     let tasks = dial.tasks.clone();
     for tunnel in ready.tunnels.all().iter().filter(|tunnel| tunnel.insecure) {
-        tracing::warn!(tunnel = %tunnel.name, target = %tunnel.target, "certificate is not checked");
         teller.tell(AgentEvent::InsecureTarget {
             tunnel: tunnel.name.clone(),
             target: tunnel.target.clone(),

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::Stream;
@@ -73,6 +73,7 @@ pub struct Backend {
     id: BackendId,
     label: Arc<str>,
     kind: Kind,
+    closed: AtomicBool,
     /// Visitor streams and bytes, for statistics.
     pub traffic: Traffic,
 }
@@ -119,6 +120,7 @@ impl Backend {
             id: BackendId::next(),
             label,
             kind: Kind::Tunnel(tunnel),
+            closed: AtomicBool::new(false),
             traffic: Traffic::default(),
         }
     }
@@ -132,6 +134,7 @@ impl Backend {
             id: BackendId::next(),
             label,
             kind: Kind::Upstream(address),
+            closed: AtomicBool::new(false),
             traffic: Traffic::default(),
         }
     }
@@ -140,6 +143,18 @@ impl Backend {
     #[must_use]
     pub fn id(&self) -> BackendId {
         self.id
+    }
+
+    /// It is out of its pool: nothing new begins on it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is out of its pool. Its idle streams are of no more use, and
+    /// an agent that wants to stop waits for them.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// What the access log calls it.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::Counters;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +24,15 @@ pub(crate) async fn pools(registry: Arc<Registry>, stop: CancellationToken) {
     let mut tick = interval(POOLS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        for link in registry.links() {
-            link.sweep();
-        }
+        // A worker's whole pool is looked at in one turn. Without this the
+        // runtime's budget would end in the middle of it, and what it answers
+        // then looks like a channel that has nothing to say.
+        unconstrained(async {
+            for link in registry.links() {
+                link.sweep();
+            }
+        })
+        .await;
     }
 }
 

@@ -343,6 +343,9 @@ impl Registry {
 impl Inner {
     fn remove_backend(&mut self, name: &TunnelName, backend: BackendId) {
         if let Some(pool) = self.pools.get_mut(name) {
+            for gone in pool.backends.iter().filter(|held| held.id() == backend) {
+                gone.close();
+            }
             pool.backends.retain(|held| held.id() != backend);
             if pool.backends.is_empty() {
                 self.pools.remove(name);

@@ -78,10 +78,11 @@ impl ControlEnd {
 }
 
 /// Drives `control` over `socket` until it ends; each event goes to `handle`,
-/// which must not block.
+/// which must not block. The state is boxed, because a future holds its
+/// arguments twice.
 pub async fn run_control(
     mut socket: TcpStream,
-    mut control: Control,
+    mut control: Box<Control>,
     outbox: &Outbox,
     stop: &CancellationToken,
     mut handle: impl FnMut(ControlEvent) -> ControlFlow<()> + Send,

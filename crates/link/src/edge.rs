@@ -41,7 +41,7 @@ pub struct LinkFacts {
     pub peer: std::net::SocketAddr,
     /// Most channels that the agent may open.
     pub max_channels: u16,
-    /// Idle channels wanted at the start.
+    /// Most idle channels that the agent is asked to keep.
     pub idle_channels: u16,
     /// Worker threads of this edge.
     pub workers: usize,
@@ -80,6 +80,13 @@ pub struct EdgeLink {
     ended: CancellationToken,
 }
 
+/// Idle channels that a new link begins with: enough for a first visitor, next
+/// to nothing for a link that nobody visits.
+#[must_use]
+pub fn first_idle(most: u16) -> u16 {
+    most.min(1)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -92,7 +99,7 @@ impl EdgeLink {
             .map(|_| Mutex::default())
             .collect();
         Arc::new(Self {
-            wanted: AtomicU16::new(facts.idle_channels),
+            wanted: AtomicU16::new(first_idle(facts.idle_channels)),
             facts,
             keys,
             outbox: Outbox::default(),
@@ -286,8 +293,7 @@ impl EdgeLink {
     fn want_more(&self) {
         let before = self.wanted.load(Ordering::Relaxed);
         let quarter = u16::try_from(self.in_use() / 4).unwrap_or(u16::MAX);
-        let most = (self.facts.max_channels / 4).max(1);
-        let after = before.max(quarter).max(2).min(most);
+        let after = before.max(quarter).max(2).min(self.facts.idle_channels);
         self.least_idle.store(0, Ordering::Relaxed);
         if after != before {
             self.wanted.store(after, Ordering::Relaxed);

@@ -1,5 +1,11 @@
 //! A whole link between two sockets: handshake, channels, streams, ends.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "code for tests alone, where a panic is how a test fails"
+)]
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -14,7 +20,7 @@ use adit_link::edge::{EdgeLink, LinkFacts, OpenError};
 use adit_link::tasks::Tasks;
 use adit_link::{Channel, Counters, Fill, Incoming, Stream, StreamError, entropy};
 use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing};
-use adit_model::{ConnId, Identity, InstanceId, LinkId, Psk, TunnelId};
+use adit_model::{ConnId, Identity, InstanceId, LinkId, Psk, PublicKey, TunnelId};
 use adit_wire::{AuthOk, Delivered, ResetReason, Start};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -153,6 +159,36 @@ impl World {
     }
 }
 
+fn facts(
+    identity: PublicKey,
+    instance: InstanceId,
+    peer: SocketAddr,
+    max_channels: u16,
+) -> LinkFacts {
+    LinkFacts {
+        id: LinkId(7),
+        identity,
+        instance,
+        peer,
+        max_channels,
+        idle_channels: 2,
+        workers: 1,
+    }
+}
+
+fn welcome(facts: &LinkFacts) -> AuthOk {
+    AuthOk {
+        link: facts.id,
+        agent_secret: None,
+        url_pattern: "http://{name}.test".into(),
+        heartbeat_ms: 10_000,
+        dead_ms: 20_000,
+        idle_channels: 1,
+        max_channels: facts.max_channels,
+        version: "test".into(),
+    }
+}
+
 async fn serve(
     mut socket: TcpStream,
     peer: SocketAddr,
@@ -195,25 +231,8 @@ async fn serve(
     else {
         panic!()
     };
-    let facts = LinkFacts {
-        id: LinkId(7),
-        identity,
-        instance,
-        peer,
-        max_channels,
-        idle_channels: 0,
-        workers: 1,
-    };
-    let auth = AuthOk {
-        link: facts.id,
-        agent_secret: None,
-        url_pattern: "http://{name}.test".into(),
-        heartbeat_ms: 10_000,
-        dead_ms: 20_000,
-        idle_channels: 0,
-        max_channels,
-        version: "test".into(),
-    };
+    let facts = facts(identity, instance, peer, max_channels);
+    let auth = welcome(&facts);
     let timing = Timing {
         heartbeat: Duration::from_secs(10),
         dead: Duration::from_secs(20),

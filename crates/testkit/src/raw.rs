@@ -107,6 +107,21 @@ impl Socket {
         String::from_utf8_lossy(&self.until(b"\r\n\r\n")).into_owned()
     }
 
+    /// The next head on a kept connection; `None` where the other side has
+    /// ended it.
+    ///
+    /// # Panics
+    /// When it ends inside a head.
+    pub fn next_head(&mut self) -> Option<String> {
+        let mut first = [0];
+        match self.0.read(&mut first) {
+            Ok(1) => {}
+            _ => return None,
+        }
+        let rest = self.head();
+        Some(format!("{}{rest}", char::from(first[0])))
+    }
+
     /// Reads exactly this many bytes.
     ///
     /// # Panics

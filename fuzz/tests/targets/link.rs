@@ -207,8 +207,8 @@ fn welcome() -> AuthOk {
     }
 }
 
-fn drain(mut poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
-    std::iter::from_fn(|| poll()).collect::<Vec<_>>().concat()
+fn drain(poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
+    std::iter::from_fn(poll).collect::<Vec<_>>().concat()
 }
 
 /// In pieces of sizes that the script says.

@@ -47,7 +47,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
             list(&agents, *json)
         }
         Sub::Revoke { agent, place } => {
-            let revoked = place.desk(false)?.revoke(agent).map_err(edge_seam::refused)?;
+            let revoked = place
+                .desk(false)?
+                .revoke(agent)
+                .map_err(edge_seam::refused)?;
             let links = match revoked.links {
                 Some(1) => ", 1 live link ended".to_owned(),
                 Some(count) => format!(", {count} live links ended"),
@@ -72,7 +75,10 @@ fn list(agents: &[AgentInfo], json: bool) -> Outcome {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let rows: Vec<[String; 5]> = agents.iter().map(|agent| row(agent, now)).collect();
-    Ok(terminal::print_whole(&table(&["KEY", "LABEL", "STATE", "ADMITTED BY", "SEEN"], &rows))?)
+    Ok(terminal::print_whole(&table(
+        &["KEY", "LABEL", "STATE", "ADMITTED BY", "SEEN"],
+        &rows,
+    ))?)
 }
 
 fn row(agent: &AgentInfo, now: u64) -> [String; 5] {
@@ -82,7 +88,10 @@ fn row(agent: &AgentInfo, now: u64) -> [String; 5] {
         Some(links) => format!("live, {links} links"),
         None => "no edge runs".to_owned(),
     };
-    let scope = agent.scope.as_ref().map_or_else(String::new, |s| format!(", only {s}"));
+    let scope = agent
+        .scope
+        .as_ref()
+        .map_or_else(String::new, |s| format!(", only {s}"));
     [
         agent.key.clone(),
         agent.name.clone().unwrap_or_else(|| "-".to_owned()),
@@ -109,12 +118,17 @@ fn table<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> String {
     };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         let text = padded.collect::<Vec<_>>().join("  ");
         format!("{}\n", terminal::plain(text.trim_end()))
     };
     let head = line(head.to_vec());
-    let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    let body = rows
+        .iter()
+        .map(|row| line(row.iter().map(String::as_str).collect()));
     std::iter::once(head).chain(body).collect()
 }
 

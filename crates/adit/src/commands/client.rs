@@ -12,15 +12,13 @@ use crate::view::{LogWriter, Screen};
 use crate::{Outcome, agent_seam, given, logging, runtime};
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:
+#[command(after_help = "Examples:
   adit client --config client.toml
   adit config example client               a complete file to begin with
 
 On a terminal a live view takes the place of the log, unless --log-level asks
 for it; piped, stdout has a line `live NAME URL TARGET` for each tunnel. SIGTERM
-and Ctrl-C let open streams end (drain_seconds) and exit with status 0."
-)]
+and Ctrl-C let open streams end (drain_seconds) and exit with status 0.")]
 pub(crate) struct Args {
     /// The configuration file; default: the one that ADIT_CONFIG names
     #[arg(long, value_name = "FILE")]
@@ -36,18 +34,31 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Some(file) = args.config.clone().or_else(settings::configured) else {
-        let remedy = "name one: adit client --config client.toml; `adit config example client` prints one";
-        return Err(Failure::with(Code::USAGE, "there is no configuration file", remedy));
+        let remedy =
+            "name one: adit client --config client.toml; `adit config example client` prints one";
+        return Err(Failure::with(
+            Code::USAGE,
+            "there is no configuration file",
+            remedy,
+        ));
     };
     let mut options = Options::default();
     args.place.add_to(&mut options);
     args.log.add_to(&mut options);
     let pin = given::secret("--pin", "ADIT_PIN", args.pin.as_deref())?;
-    options.set("ADIT_AGENT_PIN", "--pin", pin.as_ref().map(|pin| pin.as_str()));
+    options.set(
+        "ADIT_AGENT_PIN",
+        "--pin",
+        pin.as_ref().map(|pin| pin.as_str()),
+    );
     let config = settings::agent(Some(&file), &options)?;
     if config.tunnels.is_empty() {
         let what = format!("{}: there is no [[tunnel]]", file.display());
-        return Err(Failure::with(Code::CONFIG_MISSING, what, "add one: [[tunnel]] with target = \"3000\""));
+        return Err(Failure::with(
+            Code::CONFIG_MISSING,
+            what,
+            "add one: [[tunnel]] with target = \"3000\"",
+        ));
     }
     let screen = Screen::new();
     let level = match args.log.log_level {

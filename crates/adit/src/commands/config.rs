@@ -98,7 +98,11 @@ fn check(file: &Path, side: Option<Side>) -> Outcome {
         Side::Server => {
             let config = settings::edge(Some(file), &options)?;
             let count = config.routes.len();
-            format!("an edge for {}, {count} {}", config.server.domain.host(), plural(count, "route"))
+            format!(
+                "an edge for {}, {count} {}",
+                config.server.domain.host(),
+                plural(count, "route")
+            )
         }
         Side::Client => {
             let config = settings::agent(Some(file), &options)?;
@@ -121,11 +125,16 @@ fn plural(count: usize, word: &str) -> String {
 /// An agent's file has tables that an edge's does not know.
 fn guess(file: &Path) -> Result<Side, Failure> {
     let unreadable = |why: String| {
-        Failure::from(adit_config::Mistakes::unreadable(&file.display().to_string(), &why))
+        Failure::from(adit_config::Mistakes::unreadable(
+            &file.display().to_string(),
+            &why,
+        ))
     };
     let text = settings::read(file).map_err(unreadable)?;
     let agents = text.lines().map(str::trim_start).any(|line| {
-        line.starts_with("[agent]") || line.starts_with("[[tunnel]]") || line.starts_with("[tunnel]")
+        line.starts_with("[agent]")
+            || line.starts_with("[[tunnel]]")
+            || line.starts_with("[tunnel]")
     });
     Ok(if agents { Side::Client } else { Side::Server })
 }
@@ -180,17 +189,30 @@ mod tests {
     #[test]
     fn the_reference_page_is_the_one_in_the_repository() {
         let stored = include_str!("../../../../docs/configuration.md");
-        assert_eq!(stored, page(), "run: adit config reference > docs/configuration.md");
+        let page = page();
+        let differs = stored.lines().zip(page.lines()).find(|(a, b)| a != b);
+        assert_eq!(
+            differs, None,
+            "run: adit config reference > docs/configuration.md"
+        );
+        assert_eq!(stored.len(), page.len());
     }
 
     #[test]
     fn schemas_name_every_key_and_allow_no_other() {
         for side in [Side::Server, Side::Client] {
             let schema = schema(side.spec());
-            assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+            assert_eq!(
+                schema["$schema"],
+                "https://json-schema.org/draft/2020-12/schema"
+            );
             for section in side.spec().sections {
                 let table = &schema["properties"][section.name];
-                let table = if section.repeated { &table["items"] } else { table };
+                let table = if section.repeated {
+                    &table["items"]
+                } else {
+                    table
+                };
                 assert_eq!(table["additionalProperties"], false, "{}", section.name);
                 for key in section.keys {
                     let key_schema = &table["properties"][key.name()];

@@ -71,7 +71,11 @@ fn list(place: &AgentPlace, as_json: bool) -> Outcome {
         terminal::print("this machine has joined no edge; next: adit join adit1…");
     }
     for edge in edges {
-        let default = if joined == Some(edge.edge) { "  default" } else { "" };
+        let default = if joined == Some(edge.edge) {
+            "  default"
+        } else {
+            ""
+        };
         let line = format!("{}  {}{default}", edge.edge, edge.addresses.join(", "));
         terminal::print(&terminal::plain(&line));
     }
@@ -85,10 +89,17 @@ fn usual(folder: &DataFolder) -> Result<PublicKey, Failure> {
     }
     match &folder.known_edges().map_err(state)?[..] {
         [edge] => Ok(edge.edge),
-        [] => Err(Failure::new(Code::NO_SUCH_EDGE, "this machine has joined no edge")),
+        [] => Err(Failure::new(
+            Code::NO_SUCH_EDGE,
+            "this machine has joined no edge",
+        )),
         _ => {
             let remedy = "name one by its key: adit edge list shows them";
-            Err(Failure::with(Code::NO_SUCH_EDGE, "this machine knows several edges", remedy))
+            Err(Failure::with(
+                Code::NO_SUCH_EDGE,
+                "this machine knows several edges",
+                remedy,
+            ))
         }
     }
 }
@@ -96,11 +107,16 @@ fn usual(folder: &DataFolder) -> Result<PublicKey, Failure> {
 fn forget(place: &AgentPlace, key: Option<&str>) -> Outcome {
     let folder = place.folder()?;
     let key: PublicKey = match key {
-        Some(text) => text.parse().map_err(|why| Failure::new(Code::NO_SUCH_EDGE, format!("{text}: {why}")))?,
+        Some(text) => text
+            .parse()
+            .map_err(|why| Failure::new(Code::NO_SUCH_EDGE, format!("{text}: {why}")))?,
         None => usual(&folder)?,
     };
     if !folder.forget(&key).map_err(state)? {
-        return Err(Failure::new(Code::NO_SUCH_EDGE, format!("{key} is not remembered")));
+        return Err(Failure::new(
+            Code::NO_SUCH_EDGE,
+            format!("{key} is not remembered"),
+        ));
     }
     terminal::print(&format!("forgot {key}"));
     Ok(())

@@ -21,9 +21,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let number = upper.strip_prefix("ADIT-").unwrap_or(&upper).parse().ok();
     let code = number.and_then(Code::from_number).ok_or_else(|| {
         let what = format!("{} is not one of the codes", args.code);
-        Failure::with(Code::USAGE, what, "a code looks like ADIT-2001 and stands in the message")
+        Failure::with(
+            Code::USAGE,
+            what,
+            "a code looks like ADIT-2001 and stands in the message",
+        )
     })?;
-    let text = advice::paragraph(code).unwrap_or_default().replace("**Do:**", "Do:");
+    let text = advice::paragraph(code)
+        .unwrap_or_default()
+        .replace("**Do:**", "Do:");
     let lines = wrap(&text, WIDTH.min(terminal::width())).join("\n");
-    Ok(terminal::print_whole(&format!("{code}: {}\n\n{lines}\n", code.title))?)
+    Ok(terminal::print_whole(&format!(
+        "{code}: {}\n\n{lines}\n",
+        code.title
+    ))?)
 }

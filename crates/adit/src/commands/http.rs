@@ -12,8 +12,7 @@ use crate::view::{LogWriter, Screen};
 use crate::{Outcome, agent_seam, given, logging, runtime};
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:
+#[command(after_help = "Examples:
   adit http 3000                               port 3000 of this machine
   adit http 127.0.0.1:3000 --name app          as app.DOMAIN
   adit http https://nas.lan:5001 --insecure-target
@@ -22,8 +21,7 @@ use crate::{Outcome, agent_seam, given, logging, runtime};
 Without --edge the edge that `adit join` remembered is used. Secrets are read
 from ADIT_EDGE, ADIT_PIN and ADIT_AUTH first; as options they may be file:PATH,
 env:NAME or - (stdin). On a terminal a live view takes the place of the log,
-unless --log-level asks for it."
-)]
+unless --log-level asks for it.")]
 pub(crate) struct Args {
     /// Port, host:port, http://…, https://… or unix:/path
     target: String,
@@ -61,9 +59,17 @@ pub(crate) fn run(args: &Args) -> Outcome {
     args.place.add_to(&mut options);
     args.log.add_to(&mut options);
     let edge = given::secret("--edge", "ADIT_EDGE", args.edge.as_deref())?;
-    options.set("ADIT_AGENT_EDGE", "--edge", edge.as_ref().map(|edge| edge.as_str()));
+    options.set(
+        "ADIT_AGENT_EDGE",
+        "--edge",
+        edge.as_ref().map(|edge| edge.as_str()),
+    );
     let pin = given::secret("--pin", "ADIT_PIN", args.pin.as_deref())?;
-    options.set("ADIT_AGENT_PIN", "--pin", pin.as_ref().map(|pin| pin.as_str()));
+    options.set(
+        "ADIT_AGENT_PIN",
+        "--pin",
+        pin.as_ref().map(|pin| pin.as_str()),
+    );
     let mut config = settings::agent(None, &options)?;
     config.tunnels = vec![tunnel];
     let screen = Screen::new();
@@ -79,9 +85,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Stdin has one first line.
 fn one_stdin(args: &Args) -> Outcome {
     let given = [&args.edge, &args.auth, &args.pin];
-    if given.iter().filter(|value| value.as_deref() == Some("-")).count() > 1 {
+    if given
+        .iter()
+        .filter(|value| value.as_deref() == Some("-"))
+        .count()
+        > 1
+    {
         let what = "two options are to be read from stdin";
-        return Err(Failure::with(Code::USAGE, what, "give all but one by file:PATH or env:NAME"));
+        return Err(Failure::with(
+            Code::USAGE,
+            what,
+            "give all but one by file:PATH or env:NAME",
+        ));
     }
     Ok(())
 }
@@ -93,7 +108,11 @@ fn tunnel(args: &Args) -> Result<TunnelSettings, Failure> {
         .map_err(|why| Failure::new(Code::BAD_TARGET, why))?;
     if args.insecure_target && !target.is_tls() {
         let what = "--insecure-target has a meaning for https:// targets only";
-        return Err(Failure::with(Code::BAD_TARGET, what, "leave it out, or write https:// before the target"));
+        return Err(Failure::with(
+            Code::BAD_TARGET,
+            what,
+            "leave it out, or write https:// before the target",
+        ));
     }
     let name = args.name.as_deref().map(TunnelName::parse).transpose();
     let host_header = args.host_header.as_deref().map(str::parse).transpose();
@@ -101,7 +120,11 @@ fn tunnel(args: &Args) -> Result<TunnelSettings, Failure> {
         name: name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?,
         target,
         host_header: host_header.map_err(|why| {
-            Failure::with(Code::USAGE, format!("--host-header: {why}"), "write it like localhost:3000")
+            Failure::with(
+                Code::USAGE,
+                format!("--host-header: {why}"),
+                "write it like localhost:3000",
+            )
         })?,
         insecure_target: args.insecure_target,
         auth: login(args.auth.as_deref())?,
@@ -120,6 +143,7 @@ fn login(option: Option<&str>) -> Result<Option<Login>, Failure> {
     let text = secret
         .reveal(&settings::variable, &settings::read)
         .map_err(unreadable)?;
-    let login = Login::parse(&text).map_err(|why| Failure::new(Code::BAD_AUTH, format!("--auth: {why}")))?;
+    let login = Login::parse(&text)
+        .map_err(|why| Failure::new(Code::BAD_AUTH, format!("--auth: {why}")))?;
     Ok(Some(login))
 }

@@ -9,15 +9,13 @@ use crate::view::Screen;
 use crate::{Outcome, agent_seam, ask, given, logging, runtime, terminal};
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:
+#[command(after_help = "Examples:
   adit join adit1…                    as the edge prints it; asks for the PIN
   adit join -                         reads the string from stdin, where ps does not show it
   adit join file:/run/secrets/join
 
 Without an argument the string is taken from ADIT_EDGE. The edge is met once
-and remembered; afterwards `adit http 3000` needs nothing else."
-)]
+and remembered; afterwards `adit http 3000` needs nothing else.")]
 pub(crate) struct Args {
     /// The join string, - for stdin, file:PATH or env:NAME
     #[arg(value_name = "STRING")]
@@ -43,11 +41,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     options.set("ADIT_AGENT_EDGE", "STRING", join);
     let pin = given::secret("--pin", "ADIT_PIN", args.pin.as_deref())?;
-    options.set("ADIT_AGENT_PIN", "--pin", pin.as_ref().map(|pin| pin.as_str()));
+    options.set(
+        "ADIT_AGENT_PIN",
+        "--pin",
+        pin.as_ref().map(|pin| pin.as_str()),
+    );
     let config = settings::agent(None, &options)?;
     let Some(join) = config.agent.edge else {
         let remedy = "give the string that the edge prints: adit join adit1…, or set ADIT_EDGE";
-        return Err(Failure::with(Code::JOIN_ABSENT, "there is no join string", remedy));
+        return Err(Failure::with(
+            Code::JOIN_ABSENT,
+            "there is no join string",
+            remedy,
+        ));
     };
     let (format, level) = args.log.or(adit_config::LogLevel::Warn);
     logging::start(format, level, std::io::stderr);

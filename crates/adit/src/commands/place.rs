@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use adit_agent::DataFolder;
 use adit_edge::control::client::Client;
 
+use crate::edge_seam;
 use crate::failure::Failure;
 use crate::settings::{self, Options};
-use crate::edge_seam;
 
 /// Names an edge by its configuration or its data folder.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -67,7 +67,6 @@ impl AgentPlace {
 }
 
 /// An error of an agent's files as a failure of a command.
-#[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
 pub(crate) fn state(error: adit_agent::StateError) -> Failure {
     Failure::new(error.code(), error)
 }

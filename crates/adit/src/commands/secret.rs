@@ -24,7 +24,10 @@ strings that were handed out before admit nobody any more.")]
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Sub::Rotate(place) = &args.command;
-    let join = place.desk(false)?.rotate_secret().map_err(edge_seam::refused)?;
+    let join = place
+        .desk(false)?
+        .rotate_secret()
+        .map_err(edge_seam::refused)?;
     terminal::note("the shared secret is new; the join string is now:");
     Ok(terminal::print_whole(&format!("{}\n", join.expose()))?)
 }

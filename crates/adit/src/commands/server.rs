@@ -144,4 +144,3 @@ async fn watch(edge: &Edge, stop: &CancellationToken, person: bool) {
         }
     }
 }
-

@@ -24,14 +24,12 @@ enum Sub {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:
+#[command(after_help = "Examples:
   adit server token new
   adit server token new --label laptop --tunnel app --hours 1
 
 The string alone goes to stdout. It binds to the first agent that joins by it;
-that agent can be revoked without touching the others (adit agents revoke)."
-)]
+that agent can be revoked without touching the others (adit agents revoke).")]
 struct New {
     /// What to call the agent that joins by it
     #[arg(long, value_name = "TEXT")]

@@ -19,26 +19,42 @@ const ROUNDS: usize = 21;
 /// Which step did not answer as it must.
 pub(super) async fn run(facts: &Facts, site: &Site, url: &str) -> Outcome {
     let good = |what: &str| terminal::print(&format!("ok  {what}"));
-    good(&format!("the agent's link to {} is live: {}", facts.link, facts.fingerprint));
+    good(&format!(
+        "the agent's link to {} is live: {}",
+        facts.link, facts.fingerprint
+    ));
     let host = url.trim_start_matches("http://");
     let door = facts.http;
-    let mut visitor = Visitor::connect(door, host).await.map_err(|error| failed("the HTTP door", &error))?;
-    let answer = visitor.get("/").await.map_err(|error| failed(url, &error))?;
+    let mut visitor = Visitor::connect(door, host)
+        .await
+        .map_err(|error| failed("the HTTP door", &error))?;
+    let answer = visitor
+        .get("/")
+        .await
+        .map_err(|error| failed(url, &error))?;
     if answer.status != 200 {
-        return Err(failed(url, &format!("status {} instead of 200", answer.status)));
+        return Err(failed(
+            url,
+            &format!("status {} instead of 200", answer.status),
+        ));
     }
     let page = String::from_utf8_lossy(&answer.body);
     if !page.contains(site.mark()) {
         return Err(failed(url, &"the page is not the sample site's"));
     }
-    good(&format!("{url} answers 200 with the sample site's page, {} bytes", page.len()));
+    good(&format!(
+        "{url} answers 200 with the sample site's page, {} bytes",
+        page.len()
+    ));
     if !page.contains(host) || page.contains("<dd id=\"visitor\">none") {
         return Err(failed(url, &"the site was not told who visits which host"));
     }
     good("the site was told the visitor's address and the host");
     stranger(facts).await?;
     good("a host that nobody publishes is refused");
-    let trip = round_trip(&mut visitor).await.map_err(|error| failed(url, &error))?;
+    let trip = round_trip(&mut visitor)
+        .await
+        .map_err(|error| failed(url, &error))?;
     terminal::print(&format!(
         "round trip {} µs through door, link, agent and site (median of {ROUNDS})",
         trip.as_micros()
@@ -53,9 +69,10 @@ async fn stranger(facts: &Facts) -> Outcome {
         .await
         .map_err(|error| failed(step, &error))?;
     match visitor.get("/").await {
-        Ok(answer) if answer.status < 400 => {
-            Err(failed(step, &format!("answered with status {}", answer.status)))
-        }
+        Ok(answer) if answer.status < 400 => Err(failed(
+            step,
+            &format!("answered with status {}", answer.status),
+        )),
         // Refused with a status, or by closing the connection.
         Ok(_) | Err(_) => Ok(()),
     }

@@ -48,7 +48,10 @@ impl Visitor {
                 return Ok(answer);
             }
             if in_time(self.socket.read_buf(&mut self.buffer)).await? == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer was cut off"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the answer was cut off",
+                ));
             }
             if self.buffer.len() > MOST {
                 return Err(io::Error::other("the answer is too long"));
@@ -71,8 +74,17 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Answer, usize)>> {
         httparse::Status::Complete(head) => head,
         httparse::Status::Partial => return Ok(None),
     };
-    let length = response.headers.iter().find(|f| f.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|f| std::str::from_utf8(f.value).ok()?.trim().parse::<usize>().ok());
+    let length = response
+        .headers
+        .iter()
+        .find(|f| f.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|f| {
+        std::str::from_utf8(f.value)
+            .ok()?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    });
     let length = length.filter(|length| *length <= MOST);
     let length = length.ok_or_else(|| io::Error::other("the answer has no length"))?;
     let body = bytes.get(head..head + length);
@@ -93,7 +105,10 @@ mod tests {
     fn an_answer_is_whole_or_waited_for() {
         let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabX";
         let (answer, used) = parse(bytes).unwrap().unwrap();
-        assert_eq!((answer.status, answer.body.as_slice(), used), (200, &b"ab"[..], bytes.len() - 1));
+        assert_eq!(
+            (answer.status, answer.body.as_slice(), used),
+            (200, &b"ab"[..], bytes.len() - 1)
+        );
         for cut in 0..bytes.len() - 2 {
             assert!(parse(&bytes[..cut]).unwrap().is_none(), "{cut}");
         }

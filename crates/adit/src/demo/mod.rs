@@ -32,12 +32,10 @@ const LIVE_WITHIN: Duration = Duration::from_secs(15);
 const SITE_END: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:
+#[command(after_help = "Examples:
   adit demo              until Ctrl-C; prints the URL to open and what to try next
   adit demo --check      on free ports: fetches its own page and ends
-  adit demo --http 127.0.0.1:8081"
-)]
+  adit demo --http 127.0.0.1:8081")]
 pub(crate) struct Args {
     /// Fetch the page through the whole path, say what was verified, and end
     #[arg(long)]
@@ -58,7 +56,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let folder = tempfile::Builder::new().prefix("adit-demo-").tempdir();
     let folder = folder.map_err(|error| {
         let what = format!("no temporary folder: {error}");
-        Failure::with(Code::DATA_UNREADABLE, what, "set TMPDIR to a folder that this user may write")
+        Failure::with(
+            Code::DATA_UNREADABLE,
+            what,
+            "set TMPDIR to a folder that this user may write",
+        )
     })?;
     runtime::run(demo(args, folder.path()))
 }
@@ -125,7 +127,10 @@ async fn live(told: &mut mpsc::Receiver<AgentEvent>) -> Result<String, Failure> 
 }
 
 fn not_live(why: &str) -> Failure {
-    Failure::new(Code::CHECK_FAILED, format!("the demo's agent got no link to the demo's edge: {why}"))
+    Failure::new(
+        Code::CHECK_FAILED,
+        format!("the demo's agent got no link to the demo's edge: {why}"),
+    )
 }
 
 fn edge_config(args: &Args, folder: &Path) -> Result<adit_edge::config::EdgeConfig, Failure> {
@@ -148,7 +153,9 @@ fn edge_config(args: &Args, folder: &Path) -> Result<adit_edge::config::EdgeConf
 
 fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSettings, Failure> {
     let broken = |why: String| Failure::new(Code::CHECK_FAILED, why);
-    let join = join.parse().map_err(|why: adit_model::JoinError| broken(why.to_string()))?;
+    let join = join
+        .parse()
+        .map_err(|why: adit_model::JoinError| broken(why.to_string()))?;
     let target: Target = site
         .address()
         .to_string()

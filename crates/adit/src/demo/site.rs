@@ -33,7 +33,12 @@ impl Site {
     /// # Errors
     /// The system gives none.
     pub(crate) async fn open(tasks: &Tasks) -> Result<Self, Failure> {
-        let failed = |error| Failure::new(Code::DOOR_FAILED, format!("the sample site cannot listen: {error}"));
+        let failed = |error| {
+            Failure::new(
+                Code::DOOR_FAILED,
+                format!("the sample site cannot listen: {error}"),
+            )
+        };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let bytes: [u8; 8] = entropy::random().map_err(failed)?;
@@ -90,10 +95,22 @@ fn answer(head: &[u8], mark: &str) -> (Vec<u8>, bool) {
     let mut request = httparse::Request::new(&mut fields);
     let whole = matches!(request.parse(head), Ok(httparse::Status::Complete(_)));
     let (Some(method), Some(path), true) = (request.method, request.path, whole) else {
-        return (respond("400 Bad Request", "not understood\n", "text/plain", true, false), false);
+        return (
+            respond(
+                "400 Bad Request",
+                "not understood\n",
+                "text/plain",
+                true,
+                false,
+            ),
+            false,
+        );
     };
     let field = |name: &str| {
-        let found = request.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name));
+        let found = request
+            .headers
+            .iter()
+            .find(|f| f.name.eq_ignore_ascii_case(name));
         found.map(|f| String::from_utf8_lossy(f.value).into_owned())
     };
     // The site takes no bodies; one that comes ends the connection.
@@ -103,12 +120,28 @@ fn answer(head: &[u8], mark: &str) -> (Vec<u8>, bool) {
     let text = match (method, path.split('?').next()) {
         ("GET" | "HEAD", Some("/")) => {
             let page = page(&field, mark);
-            respond("200 OK", &page, "text/html; charset=utf-8", method == "GET", keep)
+            respond(
+                "200 OK",
+                &page,
+                "text/html; charset=utf-8",
+                method == "GET",
+                keep,
+            )
         }
-        ("GET" | "HEAD", _) => {
-            respond("404 Not Found", "there is one page only: /\n", "text/plain", method == "GET", keep)
-        }
-        _ => respond("405 Method Not Allowed", "look at / with GET\n", "text/plain", true, keep),
+        ("GET" | "HEAD", _) => respond(
+            "404 Not Found",
+            "there is one page only: /\n",
+            "text/plain",
+            method == "GET",
+            keep,
+        ),
+        _ => respond(
+            "405 Method Not Allowed",
+            "look at / with GET\n",
+            "text/plain",
+            true,
+            keep,
+        ),
     };
     (text, keep)
 }
@@ -160,7 +193,8 @@ mod tests {
 
     #[test]
     fn the_page_shows_what_reached_the_site() {
-        let (text, keep) = ask("GET /?x HTTP/1.1\r\nHost: demo.localhost\r\nX-Forwarded-For: <b>\r\n\r\n");
+        let (text, keep) =
+            ask("GET /?x HTTP/1.1\r\nHost: demo.localhost\r\nX-Forwarded-For: <b>\r\n\r\n");
         assert!(keep && text.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(text.contains("demo.localhost") && text.contains("0123"));
         assert!(text.contains("&lt;b&gt;") && !text.contains("<b>") && !text.contains("{{"));
@@ -172,7 +206,11 @@ mod tests {
     fn other_requests_are_answered_in_order() {
         assert!(ask("HEAD / HTTP/1.1\r\n\r\n").0.ends_with("\r\n\r\n"));
         assert!(ask("GET /x HTTP/1.1\r\n\r\n").0.starts_with("HTTP/1.1 404"));
-        assert!(ask("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n").0.starts_with("HTTP/1.1 405"));
+        assert!(
+            ask("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n")
+                .0
+                .starts_with("HTTP/1.1 405")
+        );
         assert!(!ask("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n").1);
         assert!(!ask("GET / HTTP/1.1\r\nConnection: close\r\n\r\n").1);
         assert!(ask("nonsense\r\n\r\n").0.starts_with("HTTP/1.1 400"));

@@ -100,13 +100,21 @@ impl Board {
                 self.link = Link::Connecting(addresses.join(", "));
                 Told::Nothing
             }
-            AgentEvent::Connected { edge, peer, version } => {
+            AgentEvent::Connected {
+                edge,
+                peer,
+                version,
+            } => {
                 self.link = Link::Connected(peer.to_string());
                 self.problem = None;
                 tracing::debug!(target: "adit", %version, "the edge's version");
                 Told::Ready(format!("connected {peer} {edge}"))
             }
-            AgentEvent::Live { tunnel, url, target } => {
+            AgentEvent::Live {
+                tunnel,
+                url,
+                target,
+            } => {
                 let line = format!("live {tunnel} {url} {target}");
                 let row = self.row(&tunnel);
                 row.target = target;
@@ -127,38 +135,53 @@ impl Board {
 
     fn take_trouble(&mut self, event: AgentEvent, now: Instant) -> Told {
         match event {
-            AgentEvent::Lost { code, why, retry_in } => {
+            AgentEvent::Lost {
+                code,
+                why,
+                retry_in,
+            } => {
                 self.link = Link::Waiting(retry_in);
                 self.rtt = None;
                 let again = format!("{why}; next try in {}", seconds(retry_in));
-                self.problem(Some(code), again, remedy_of(code), now)
+                self.problem(Some(code), &again, remedy_of(code), now)
             }
             AgentEvent::Refused(refusal) => self.refused(&refusal, now),
-            AgentEvent::TunnelRefused { tunnel, code, text, retry_in } => {
+            AgentEvent::TunnelRefused {
+                tunnel,
+                code,
+                text,
+                retry_in,
+            } => {
                 self.row(&tunnel).state = State::Refused;
                 let what = format!("{tunnel}: {text}; asked again in {}", seconds(retry_in));
                 let code = Code::from_number(code);
-                self.problem(code, what, code.map(remedy_of).unwrap_or_default(), now)
+                self.problem(code, &what, code.map(remedy_of).unwrap_or_default(), now)
             }
             AgentEvent::TunnelTrouble { tunnel, code, text } => {
                 self.row(&tunnel).state = State::Trouble(text.clone());
                 let code = Code::from_number(code);
                 let what = format!("{tunnel}: {text}");
-                self.problem(code, what, code.map(remedy_of).unwrap_or_default(), now)
+                self.problem(code, &what, code.map(remedy_of).unwrap_or_default(), now)
             }
             AgentEvent::TargetTrouble { tunnel, code, why } => {
-                let what = format!("the tunnel {tunnel} is up, the service behind it is not: {why}");
-                self.problem(Some(code), what, remedy_of(code), now)
+                let what =
+                    format!("the tunnel {tunnel} is up, the service behind it is not: {why}");
+                self.problem(Some(code), &what, remedy_of(code), now)
             }
-            AgentEvent::NotSaved { why } => {
-                self.problem(Some(Code::DATA_UNREADABLE), why, remedy_of(Code::DATA_UNREADABLE), now)
-            }
-            AgentEvent::InsecureTarget { tunnel, target } => {
-                Told::News(format!("{tunnel}: the certificate of {target} is not checked, as configured"))
-            }
+            AgentEvent::NotSaved { why } => self.problem(
+                Some(Code::DATA_UNREADABLE),
+                &why,
+                remedy_of(Code::DATA_UNREADABLE),
+                now,
+            ),
+            AgentEvent::InsecureTarget { tunnel, target } => Told::News(format!(
+                "{tunnel}: the certificate of {target} is not checked, as configured"
+            )),
             AgentEvent::Draining { seconds } => {
                 self.link = Link::Ending("the edge is going away".to_owned());
-                Told::News(format!("the edge is going away within {seconds} s; connecting again"))
+                Told::News(format!(
+                    "the edge is going away within {seconds} s; connecting again"
+                ))
             }
             AgentEvent::Stopping { streams } => {
                 let line = format!("stopping, {streams} open streams may end");
@@ -177,18 +200,21 @@ impl Board {
         self.link = Link::Waiting(retry_in);
         let code = refusal.code();
         let what = format!("{}; next try in {}", code.title, seconds(retry_in));
-        let causes = refusal.causes().iter().map(|cause| format!("perhaps {cause}"));
-        self.problem(Some(code), what, causes.collect(), now)
+        let causes = refusal
+            .causes()
+            .iter()
+            .map(|cause| format!("perhaps {cause}"));
+        self.problem(Some(code), &what, causes.collect(), now)
     }
 
     fn problem(
         &mut self,
         code: Option<Code>,
-        what: String,
+        what: &str,
         remedy: Vec<String>,
         since: Instant,
     ) -> Told {
-        let what = terminal::plain(&what);
+        let what = terminal::plain(what);
         let told = Told::Problem {
             code,
             what: what.clone(),
@@ -235,8 +261,7 @@ impl Board {
     }
 
     /// The live view.
-    pub(crate) fn lines(&self, now: Instant) -> Vec<String> {
-        let width = terminal::width();
+    pub(crate) fn lines(&self, now: Instant, width: usize) -> Vec<String> {
         let mut lines = vec![self.link_line(), String::new()];
         for row in self.tunnels.iter().take(ROWS) {
             lines.extend(row.lines());
@@ -258,7 +283,9 @@ impl Board {
             Link::Starting => "starting".to_owned(),
             Link::Connecting(addresses) => format!("connecting to {addresses}"),
             Link::Connected(peer) => {
-                let rtt = self.rtt.map_or_else(String::new, |rtt| format!(", {}", millis(rtt)));
+                let rtt = self
+                    .rtt
+                    .map_or_else(String::new, |rtt| format!(", {}", millis(rtt)));
                 format!("connected to {peer}{rtt}")
             }
             Link::Waiting(wait) => format!("not connected, next try in {}", seconds(*wait)),
@@ -284,7 +311,9 @@ impl Tunnel {
 
 impl Problem {
     fn lines(&self, now: Instant, width: usize) -> Vec<String> {
-        let code = self.code.map_or_else(String::new, |code| format!(" ({code})"));
+        let code = self
+            .code
+            .map_or_else(String::new, |code| format!(" ({code})"));
         let age = ago(now.saturating_duration_since(self.since));
         let mut lines = vec![format!("  problem   {age}{code}")];
         for text in std::iter::once(&self.what).chain(&self.remedy) {
@@ -359,7 +388,7 @@ mod tests {
         let line = "live app http://app.localhost:8080 http://localhost:3000";
         assert_eq!(told, Told::Ready(line.to_owned()));
         board.take(AgentEvent::Rtt(Duration::from_micros(400)), now);
-        let shown = board.lines(now).join("\n");
+        let shown = board.lines(now, 80).join("\n");
         assert_eq!(
             shown,
             "starting\n\n  live      http://app.localhost:8080\n            -> http://localhost:3000   0 open, 0 so far\n\nCtrl-C ends it."
@@ -384,9 +413,12 @@ mod tests {
         assert_eq!(code, Some(Code::TARGET_REFUSED));
         assert!(what.contains("the service behind it is not"), "{what}");
         assert!(remedy.starts_with("start the service"), "{remedy}");
-        let shown = board.lines(now + Duration::from_secs(12)).join("\n");
+        let shown = board.lines(now + Duration::from_secs(12), 120).join("\n");
         assert!(shown.contains("problem   12 s ago (ADIT-4101)"), "{shown}");
-        assert!(shown.contains("nothing listens at localhost:3000"), "{shown}");
+        assert!(
+            shown.contains("nothing listens at localhost:3000"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -400,7 +432,12 @@ mod tests {
             },
             now,
         );
-        assert!(board.lines(now).iter().all(|line| !line.contains('\u{1b}')));
+        assert!(
+            board
+                .lines(now, 80)
+                .iter()
+                .all(|line| !line.contains('\u{1b}'))
+        );
     }
 
     #[test]

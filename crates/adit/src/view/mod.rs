@@ -15,6 +15,8 @@ use adit_agent::AgentEvent;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::terminal;
+
 pub(crate) use self::board::Board;
 pub(crate) use self::screen::{LogWriter, Screen};
 
@@ -39,7 +41,7 @@ pub(crate) async fn show(mut events: mpsc::Receiver<AgentEvent>, screen: Arc<Scr
             }
             _ = frame.tick() => {
                 if screen.is_live() {
-                    screen.draw(&board.lines(Instant::now()));
+                    screen.draw(&board.lines(Instant::now(), terminal::width()));
                 } else if let Some(line) = board.count_line() {
                     screen.say(&line);
                 }
@@ -47,7 +49,7 @@ pub(crate) async fn show(mut events: mpsc::Receiver<AgentEvent>, screen: Arc<Scr
         }
     }
     if screen.is_live() {
-        screen.draw(&board.lines(Instant::now()));
+        screen.draw(&board.lines(Instant::now(), terminal::width()));
         screen.leave();
     }
 }

@@ -44,7 +44,8 @@ impl Screen {
             state.pending = Some(lines.to_vec());
         } else if state.drawn != lines {
             let mut out = io::stdout().lock();
-            let drawn = erase(&mut out, state.drawn.len()).and_then(|()| write_block(&mut out, lines));
+            let drawn =
+                erase(&mut out, state.drawn.len()).and_then(|()| write_block(&mut out, lines));
             drop(drawn);
             state.drawn = lines.to_vec();
         }
@@ -121,7 +122,8 @@ pub(crate) struct LogWriter(pub(crate) Arc<Screen>);
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.between(|| drop(io::stderr().lock().write_all(bytes)));
+        self.0
+            .between(|| drop(io::stderr().lock().write_all(bytes)));
         Ok(bytes.len())
     }
 

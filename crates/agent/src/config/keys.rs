@@ -43,8 +43,8 @@ pub(super) static PIN: Key<SecretText> = Key::optional(
 pub(super) static WORKERS: Key<Number> = Key::or(
     "workers",
     Number::new(0, 1024).zero("one for each core"),
-    "0",
-    "Threads that carry visitors' streams.",
+    "1",
+    "Threads that carry visitors' streams; more than one pays for bulk to many visitors.",
 );
 pub(super) static DRAIN: Key<Number> = Key::or(
     "drain_seconds",

@@ -171,13 +171,13 @@ pub static LINK: SectionSpec = SectionSpec {
 
 pub(super) static HEARTBEAT: Key<Number> = Key::or(
     "heartbeat_seconds",
-    Number::new(1, 15).of("seconds"),
+    Number::new(1, 30).of("seconds"),
     "10",
     "Time between heartbeats.",
 );
 pub(super) static DEAD: Key<Number> = Key::or(
     "dead_seconds",
-    Number::new(2, 30).of("seconds"),
+    Number::new(2, 120).of("seconds"),
     "20",
     "Silence after which the other side counts as gone; above `heartbeat_seconds`.",
 );

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_model::{Credential, JoinString, Pin, Psk};
 
@@ -20,8 +20,19 @@ use crate::state::{Keep, StateError, Store};
 
 /// Longest wait for a running edge.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an edge that holds the folder may take to open its socket.
+const START_TIME: Duration = Duration::from_secs(3);
 /// Most bytes of an answer.
 const MAX_ANSWER: u64 = 64 << 20;
+
+/// An edge that is just starting holds the folder before it answers.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command has no runtime whose timer it could wait for"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
 
 /// Which edge is meant, as the configuration says it.
 #[derive(Clone, Debug)]
@@ -55,23 +66,36 @@ impl Client {
     /// # Errors
     /// See [`ControlError`].
     pub fn open(place: Place, may_create: bool) -> Result<Self, ControlError> {
-        let Err(why) = connect(&place.data) else {
+        let Err(mut refused) = connect(&place.data) else {
             let desk = Desk::Edge;
             return Ok(Self { place, desk });
         };
         if !may_create && !place.data.join("format").exists() {
             return Err(ControlError::NotRunning(place.data));
         }
-        match Store::open(&place.data, place.secret.clone()) {
-            Ok((store, _)) => {
-                let desk = Desk::Files(Box::new(store));
-                Ok(Self { place, desk })
+        let give_up = Instant::now() + START_TIME;
+        loop {
+            match Store::open(&place.data, place.secret.clone()) {
+                Ok((store, _)) => {
+                    let desk = Desk::Files(Box::new(store));
+                    return Ok(Self { place, desk });
+                }
+                Err(StateError::InUse(data)) if Instant::now() > give_up => {
+                    let why = refused.to_string();
+                    return Err(ControlError::Silent { data, why });
+                }
+                Err(StateError::InUse(_)) => pause(),
+                Err(error) => return Err(error.into()),
             }
-            Err(StateError::InUse(data)) => {
-                let why = why.to_string();
-                Err(ControlError::Silent { data, why })
+            match connect(&place.data) {
+                Ok(_) => {
+                    return Ok(Self {
+                        place,
+                        desk: Desk::Edge,
+                    });
+                }
+                Err(why) => refused = why,
             }
-            Err(error) => Err(error.into()),
         }
     }
 

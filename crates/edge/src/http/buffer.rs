@@ -6,7 +6,9 @@ use adit_http1::{RequestHead, ResponseHead, Trailers};
 
 use adit_model::TunnelName;
 
+use super::pump::Exchange;
 use super::record::Draft;
+use super::route::Opened;
 use crate::backend::BackendId;
 
 /// First size of a visitor's input buffer: a head and a small body.
@@ -152,7 +154,6 @@ impl Output {
 }
 
 /// Everything that exists only while a request is under way.
-#[derive(Debug)]
 pub(super) struct Work {
     pub(super) input: Input,
     pub(super) head: RequestHead,
@@ -162,6 +163,10 @@ pub(super) struct Work {
     pub(super) out: Output,
     /// For the backend.
     pub(super) lead: Output,
+    /// A stream to a backend, from its opening to its first byte.
+    pub(super) opened: Option<Opened>,
+    /// Room for the exchange, kept because it is large.
+    pub(super) slot: Option<Box<Option<Exchange>>>,
     /// The tunnel whose name the last host began with.
     pub(super) name: Option<TunnelName>,
     /// Backends that failed this request.
@@ -178,6 +183,8 @@ impl Work {
             trailers: Trailers::default(),
             out: Output::default(),
             lead: Output::default(),
+            opened: None,
+            slot: None,
             name: None,
             tried: Vec::new(),
             draft: Draft::new(now),
@@ -237,6 +244,7 @@ impl Work {
         self.out.clear();
         self.lead.clear();
         self.tried.clear();
+        self.opened = None;
         self.draft.backend = None;
     }
 

@@ -3,11 +3,10 @@
 use std::task::{Context, Poll};
 
 use adit_http1::{
-    BadResponse, Body, Framing, LAST_CHUNK, Name, ResponseOptions, Rewrite, Version,
-    write_response, write_trailers,
+    BadResponse, Body, Framing, LAST_CHUNK, Method, Name, Outcome, ResponseOptions, Rewrite,
+    Version, write_response, write_trailers,
 };
 use adit_link::Fill;
-use tokio::time::Instant;
 
 use super::buffer::Work;
 use super::pump::{COPY, End, Exchange, Facts, Fail, GATHER, malformed, put_chunk};
@@ -135,8 +134,49 @@ impl Exchange {
         }
     }
 
-    /// Writes the head that was parsed as the visitor gets it.
+    /// Deals with the head that was parsed.
     fn on_head(&mut self, work: &mut Work, facts: &Facts<'_>) -> Result<(), Fail> {
+        let request = work.head.view(work.input.head());
+        let response = work.answer.view(self.stream.buffer());
+        if response.is_interim() {
+            self.down.interim += 1;
+            if self.down.interim > MAX_INTERIM {
+                return Err(malformed(Fault::Text("too many interim answers")));
+            }
+            let expected = response.status() != 100 || self.up.patient;
+            self.up.patient &= response.status() != 100;
+            if request.version() == Version::Http11 && expected {
+                write_response(&mut work.out.bytes, &response, &interim_options());
+            }
+            return Ok(());
+        }
+        let switches = response.status() == 101;
+        let agreed = |protocol: &[u8]| protocol.eq_ignore_ascii_case(request.upgrade_value());
+        if switches && !(facts.upgrade && response.upgrade_value().is_some_and(agreed)) {
+            return Err(malformed(Fault::BadAnswer(BadResponse::Unasked)));
+        }
+        let framing = response.framing(request.method() == Method::Head);
+        self.down.reuse = response.keep_alive() && framing != Framing::UntilClose;
+        self.down.seconds = response.keep_alive_seconds();
+        work.draft.status = response.status();
+        work.draft.answered = Some(std::time::Instant::now());
+        let outcome = self.write_head(work, facts);
+        self.down.keep_alive = outcome.keep_alive;
+        self.down.state = if switches {
+            State::Switched
+        } else {
+            State::Body(AnswerBody {
+                body: Body::new(framing),
+                from_chunks: framing == Framing::Chunked,
+                to_chunks: outcome.chunked,
+                received: false,
+            })
+        };
+        Ok(())
+    }
+
+    /// Writes the final head as the visitor gets it.
+    fn write_head(&self, work: &mut Work, facts: &Facts<'_>) -> Outcome {
         let Work {
             input,
             head,
@@ -147,24 +187,6 @@ impl Exchange {
         } = work;
         let request = head.view(input.head());
         let response = answer.view(self.stream.buffer());
-        let to_head = request.method() == adit_http1::Method::Head;
-        if response.is_interim() {
-            self.down.interim += 1;
-            if self.down.interim > MAX_INTERIM {
-                return Err(malformed(Fault::Text("too many interim answers")));
-            }
-            let expected = response.status() != 100 || self.up.patient;
-            self.up.patient &= response.status() != 100;
-            if request.version() == Version::Http11 && expected {
-                write_response(&mut out.bytes, &response, &interim_options());
-            }
-            return Ok(());
-        }
-        let switches = response.status() == 101;
-        let agreed = |protocol: &[u8]| protocol.eq_ignore_ascii_case(request.upgrade_value());
-        if switches && !(facts.upgrade && response.upgrade_value().is_some_and(agreed)) {
-            return Err(malformed(Fault::BadAnswer(BadResponse::Unasked)));
-        }
         let may_rewrite = facts.plan.options().is_none_or(|o| o.rewrite);
         let names = if may_rewrite && response.may_name_origin() {
             origins(facts.plan, facts.backend)
@@ -180,32 +202,15 @@ impl Exchange {
         let date = (!response.has(Name::Date)).then(date);
         let options = ResponseOptions {
             visitor: request.version(),
-            to_head,
-            // The end of a request that still comes is not known.
+            to_head: request.method() == Method::Head,
+            // Whether the rest of a request still comes is not known.
             keep_alive: facts.keep_alive && self.up.done,
             rewrite,
             hide_server: may_rewrite,
             date: date.as_ref().map(|d| &d[..]),
         };
         draft.head_at = draft.sent + out.pending().len() as u64;
-        let outcome = write_response(&mut out.bytes, &response, &options);
-        draft.status = response.status();
-        draft.answered = Some(std::time::Instant::now());
-        let framing = response.framing(to_head);
-        self.down.keep_alive = outcome.keep_alive;
-        self.down.reuse = response.keep_alive() && framing != Framing::UntilClose;
-        self.down.seconds = response.keep_alive_seconds();
-        self.down.state = if switches {
-            State::Switched
-        } else {
-            State::Body(AnswerBody {
-                body: Body::new(framing),
-                from_chunks: framing == Framing::Chunked,
-                to_chunks: outcome.chunked,
-                received: false,
-            })
-        };
-        Ok(())
+        write_response(&mut out.bytes, &response, &options)
     }
 
     /// Moves some of the body; pending when nothing can be moved.
@@ -307,11 +312,12 @@ impl Exchange {
             let direct = direct.unwrap_or_default();
             let written = visitor.poll_write(cx, work.out.pending(), direct);
             let Poll::Ready(written) = written else {
-                self.stalled.get_or_insert_with(Instant::now);
+                self.taking.waits();
                 return Ok(Poll::Pending);
             };
             let count = written.map_err(|_| Fail::Visitor)?;
-            self.stalled = None;
+            self.taking.moved(count);
+            self.silent = None;
             work.draft.sent += count as u64;
             let from_out = count.min(work.out.pending().len());
             work.out.advance(from_out);

@@ -40,8 +40,8 @@ struct Attempt {
     passed: Option<Arc<str>>,
     /// A second try of a request that may have been delivered was made.
     again: bool,
-    /// How the last backend failed.
-    failure: Option<(BackendFailure, u16)>,
+    /// The status that tells how the last backend failed.
+    failure: Option<u16>,
 }
 
 /// Counts a backend's request while it is under way.
@@ -61,6 +61,20 @@ impl Drop for Carried {
     }
 }
 
+/// An answer of the door's own, and what follows it.
+struct Reply {
+    status: u16,
+    extra: Extra<'static>,
+    keep_alive: bool,
+}
+
+/// What follows a failure.
+enum Verdict {
+    Again,
+    Cut,
+    Tell(Reply),
+}
+
 impl Connection {
     /// Forwards the request in `work`.
     pub(super) async fn forward(
@@ -75,45 +89,39 @@ impl Connection {
             again: false,
             failure: None,
         };
-        loop {
-            let picked = self.pick(work, plan);
-            let backend = match picked {
+        let reply = loop {
+            let backend = match self.pick(work, plan) {
                 Picked::Backend(backend) if work.tried.len() < MAX_TRIES => backend,
-                Picked::Unknown if work.tried.is_empty() => {
-                    return self.unknown(work).await;
-                }
-                _ => return self.no_backend(work, &attempt, stop).await,
+                Picked::Unknown if work.tried.is_empty() => break self.unknown(work),
+                _ => break self.no_backend(work, &attempt, stop),
             };
             if let Some(auth) = auth_of(plan, &backend)
                 && attempt.passed.as_ref() != Some(&auth)
             {
                 if !self.may_enter(work, &auth).await {
-                    return self.unauthorized(work, stop).await;
+                    break self.unauthorized(work, stop);
                 }
                 attempt.passed = Some(auth);
             }
             work.draft.backend = Some(Arc::clone(&backend));
-            let opened = match self.open(&backend, attempt.again).await {
-                Ok(opened) => opened,
-                Err(error) => {
-                    self.on_open_error(work, &backend, &error, &mut attempt);
-                    continue;
-                }
-            };
+            if let Err(error) = self.open(work, &backend, attempt.again).await {
+                self.on_open_error(work, &backend, &error, &mut attempt);
+                continue;
+            }
             let has_auth = attempt.passed.is_some();
             write_lead(work, plan, &backend, &self.peer, has_auth);
-            match self.exchange(work, plan, &backend, opened, stop).await {
+            let fail = match self.exchange(work, plan, &backend, stop).await {
                 Ok(then) => return then,
-                Err(fail) => {
-                    if let Some(then) = self
-                        .on_failure(work, &backend, fail, &mut attempt, stop)
-                        .await
-                    {
-                        return then;
-                    }
-                }
+                Err(fail) => fail,
+            };
+            match self.on_failure(work, &backend, fail, &mut attempt, stop) {
+                Verdict::Again => {}
+                Verdict::Cut => return Then::Cut,
+                Verdict::Tell(reply) => break reply,
             }
-        }
+        };
+        self.tell(work, reply.status, reply.extra, reply.keep_alive)
+            .await
     }
 
     fn pick(&self, work: &mut Work, plan: &Plan) -> Picked {
@@ -130,20 +138,27 @@ impl Connection {
         picked
     }
 
-    /// An idle stream, or a new one.
-    async fn open(&self, backend: &Arc<Backend>, fresh: bool) -> Result<Opened, BackendError> {
+    /// Puts an idle stream or a new one into `work`.
+    async fn open(
+        &self,
+        work: &mut Work,
+        backend: &Arc<Backend>,
+        fresh: bool,
+    ) -> Result<(), BackendError> {
         if !fresh && let Some(stream) = self.door.take_stream(backend.id()) {
-            return Ok(Opened {
+            work.opened = Some(Opened {
                 stream,
                 reused: true,
             });
+            return Ok(());
         }
-        // Boxed: the idle connection's task should not hold room for it.
+        // Boxed: a connection that waits should hold no room for it.
         let stream = Box::pin(backend.open(self.peer.address)).await?;
-        Ok(Opened {
+        work.opened = Some(Opened {
             stream,
             reused: false,
-        })
+        });
+        Ok(())
     }
 
     async fn exchange(
@@ -151,16 +166,15 @@ impl Connection {
         work: &mut Work,
         plan: &Plan,
         backend: &Arc<Backend>,
-        opened: Opened,
         stop: &CancellationToken,
     ) -> Result<Then, Fail> {
         let _carried = Carried::new(backend);
         let settings = &self.door.parts.settings;
-        let request = work.head.view(work.input.head());
         let answer_time = plan
             .options()
             .and_then(|o| o.response_timeout)
             .or(settings.answer_time);
+        let request = work.head.view(work.input.head());
         let facts = Facts {
             plan,
             backend,
@@ -172,7 +186,11 @@ impl Connection {
             keep_alive: request.keep_alive() && !stop.is_cancelled(),
         };
         work.answer.reset();
-        let mut exchange = Exchange::new(opened, &request, &facts);
+        let (Some(opened), mut slot) = (work.opened.take(), work.slot.take().unwrap_or_default())
+        else {
+            return Err(Fail::Visitor);
+        };
+        let exchange = slot.insert(Exchange::new(opened, &request, &facts));
         let before = (work.draft.received, work.draft.sent);
         let (visitor, timer) = (&mut self.visitor, &mut self.timer);
         let end = poll_fn(|cx| exchange.poll(cx, visitor, timer, work, &facts)).await;
@@ -180,49 +198,63 @@ impl Connection {
         let (received, sent) = (work.draft.received - before.0, work.draft.sent - before.1);
         traffic.bytes_in.fetch_add(received, Ordering::Relaxed);
         traffic.bytes_out.fetch_add(sent, Ordering::Relaxed);
-        match end {
-            Ok(End::Upgraded) => {
+        let exchange = slot.take();
+        work.slot = Some(slot);
+        match (end, exchange) {
+            (Ok(End::Upgraded), Some(exchange)) => {
                 let stream = exchange.into_stream();
-                Ok(self.upgraded(work, stream, backend).await)
+                // Boxed for the same reason as an opening stream.
+                Ok(Box::pin(self.upgraded(work, stream, backend)).await)
             }
-            Ok(End::Complete { reuse, keep_alive }) => {
-                let (clean, seconds) = (exchange.up.done, exchange.down.seconds);
-                let stream = exchange.into_stream();
-                if reuse {
-                    self.door.give_stream(backend.id(), stream, seconds);
-                } else if clean {
-                    stream.retire(&self.door.parts.tasks);
-                } else {
-                    cancel(stream);
-                }
-                let more = !self.visitor.ended || !work.input.unread().is_empty();
-                Ok(match (keep_alive && more, clean) {
-                    (true, true) => Then::Keep,
-                    (_, true) => Then::Close,
-                    (_, false) => Then::Linger,
-                })
+            (Ok(End::Complete { reuse, keep_alive }), Some(exchange)) => {
+                Ok(self.completed(work, backend, exchange, (reuse, keep_alive)))
             }
-            Err(fail) => {
+            (Err(fail), Some(exchange)) => {
                 cancel(exchange.into_stream());
                 Err(fail)
             }
+            (_, None) => Err(Fail::Visitor),
         }
     }
 
-    /// What follows a failure: `None` for another try.
-    async fn on_failure(
-        &mut self,
+    /// What becomes of the stream and of the connection after an answer.
+    fn completed(
+        &self,
+        work: &Work,
+        backend: &Arc<Backend>,
+        exchange: Exchange,
+        (reuse, keep_alive): (bool, bool),
+    ) -> Then {
+        let (clean, seconds) = (exchange.up.done, exchange.down.seconds);
+        let stream = exchange.into_stream();
+        if reuse {
+            self.door.give_stream(backend, stream, seconds);
+        } else if clean {
+            stream.retire(&self.door.parts.tasks);
+        } else {
+            cancel(stream);
+        }
+        let more = !self.visitor.ended || !work.input.unread().is_empty();
+        match (keep_alive && more, clean) {
+            (true, true) => Then::Keep,
+            (_, true) => Then::Close,
+            (_, false) => Then::Linger,
+        }
+    }
+
+    fn on_failure(
+        &self,
         work: &mut Work,
         backend: &Arc<Backend>,
         fail: Fail,
         attempt: &mut Attempt,
         stop: &CancellationToken,
-    ) -> Option<Then> {
+    ) -> Verdict {
         let begun = !work.withdraw_answer();
-        match fail {
+        let (status, keep_alive) = match fail {
             Fail::Visitor => {
                 work.draft.fault = Some(Fault::Text("visitor went away"));
-                Some(Then::Cut)
+                return Verdict::Cut;
             }
             Fail::Refuse {
                 status,
@@ -231,11 +263,7 @@ impl Connection {
             } => {
                 self.door.parts.metrics.http.refused.of(label).add(1);
                 work.draft.fault = Some(fault);
-                if begun {
-                    return Some(Then::Cut);
-                }
-                self.tell(work, status, Extra::Nothing, false).await;
-                Some(Then::Linger)
+                (status, false)
             }
             Fail::Backend {
                 label,
@@ -246,24 +274,28 @@ impl Connection {
                 self.count_failure(backend, label);
                 self.report(backend, code, &fault);
                 work.draft.fault = Some(fault);
-                if begun {
-                    return Some(Then::Cut);
-                }
-                let status = if label == BackendFailure::Timeout {
-                    504
-                } else {
-                    502
+                let status = match label {
+                    BackendFailure::Timeout => 504,
+                    _ => 502,
                 };
-                attempt.failure = Some((label, status));
-                if self.may_try_again(work, backend, resend, attempt) {
+                attempt.failure = Some(status);
+                if !begun && self.may_try_again(work, backend, resend, attempt) {
                     work.draft.answered = None;
+                    work.draft.received = work.input.head().len() as u64;
                     self.door.parts.metrics.http.retries.add(1);
-                    return None;
+                    return Verdict::Again;
                 }
-                let keep = self.may_keep(work, stop);
-                Some(self.tell(work, status, Extra::Nothing, keep).await)
+                (status, self.may_keep(work, stop))
             }
+        };
+        if begun {
+            return Verdict::Cut;
         }
+        Verdict::Tell(Reply {
+            status,
+            extra: Extra::Nothing,
+            keep_alive,
+        })
     }
 
     fn may_try_again(
@@ -300,8 +332,10 @@ impl Connection {
         attempt: &mut Attempt,
     ) {
         work.tried.push(backend.id());
-        let full = matches!(error, BackendError::Tunnel(OpenError::Full));
-        attempt.failure = Some((BackendFailure::Unreachable, if full { 503 } else { 502 }));
+        attempt.failure = Some(match error {
+            BackendError::Tunnel(OpenError::Gone | OpenError::Full | OpenError::NoChannel) => 503,
+            _ => 502,
+        });
         self.count_failure(backend, BackendFailure::Unreachable);
         tracing::info!(backend = %backend.label(), %error, "backend gave no stream");
         work.draft.fault = Some(Fault::Other(error.to_string()));
@@ -329,39 +363,44 @@ impl Connection {
         }
     }
 
-    async fn unknown(&mut self, work: &mut Work) -> Then {
+    fn unknown(&self, work: &mut Work) -> Reply {
         let refused = &self.door.parts.metrics.http.refused;
         refused.of(HttpRefusal::UnknownHost).add(1);
         work.draft.fault = Some(Fault::Text("no such host"));
-        self.tell(work, 404, Extra::Nothing, false).await
+        Reply {
+            status: 404,
+            extra: Extra::Nothing,
+            keep_alive: false,
+        }
     }
 
-    async fn unauthorized(&mut self, work: &mut Work, stop: &CancellationToken) -> Then {
+    fn unauthorized(&self, work: &mut Work, stop: &CancellationToken) -> Reply {
         let refused = &self.door.parts.metrics.http.refused;
         refused.of(HttpRefusal::Unauthorized).add(1);
         work.draft.fault = Some(Fault::Text("user name or password is wrong or missing"));
-        let keep = self.may_keep(work, stop);
-        self.tell(work, 401, Extra::Authenticate, keep).await
+        Reply {
+            status: 401,
+            extra: Extra::Authenticate,
+            keep_alive: self.may_keep(work, stop),
+        }
     }
 
-    async fn no_backend(
-        &mut self,
-        work: &mut Work,
-        attempt: &Attempt,
-        stop: &CancellationToken,
-    ) -> Then {
-        let keep = self.may_keep(work, stop);
-        let (status, extra) = match attempt.failure {
-            Some((_, status)) if status != 503 => (status, Extra::Nothing),
-            Some(_) => (503, Extra::RetryAfter(RETRY_SECONDS)),
-            None => {
-                let refused = &self.door.parts.metrics.http.refused;
-                refused.of(HttpRefusal::NoBackend).add(1);
-                work.draft.fault = Some(Fault::Text("no backend is live"));
-                (503, Extra::RetryAfter(RETRY_SECONDS))
-            }
+    fn no_backend(&self, work: &mut Work, attempt: &Attempt, stop: &CancellationToken) -> Reply {
+        let status = attempt.failure.unwrap_or_else(|| {
+            let refused = &self.door.parts.metrics.http.refused;
+            refused.of(HttpRefusal::NoBackend).add(1);
+            work.draft.fault = Some(Fault::Text("no backend is live"));
+            503
+        });
+        let extra = match status {
+            503 => Extra::RetryAfter(RETRY_SECONDS),
+            _ => Extra::Nothing,
         };
-        self.tell(work, status, extra, keep).await
+        Reply {
+            status,
+            extra,
+            keep_alive: self.may_keep(work, stop),
+        }
     }
 }
 

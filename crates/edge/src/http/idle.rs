@@ -12,7 +12,7 @@ use adit_link::Stream;
 use tokio::time::Instant;
 
 use super::HttpDoor;
-use crate::backend::BackendId;
+use crate::backend::{Backend, BackendId};
 
 /// Most idle streams of one backend on one worker.
 const PER_BACKEND: usize = 256;
@@ -25,6 +25,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Idle {
+    backend: Arc<Backend>,
     stream: Stream,
     until: Instant,
 }
@@ -44,8 +45,8 @@ impl IdleStreams {
         Some(idle)
     }
 
-    fn push(&mut self, backend: BackendId, idle: Idle) -> Result<(), Stream> {
-        let of_backend = self.by_backend.entry(backend).or_default();
+    fn push(&mut self, idle: Idle) -> Result<(), Stream> {
+        let of_backend = self.by_backend.entry(idle.backend.id()).or_default();
         if of_backend.len() >= PER_BACKEND || self.count >= TOTAL {
             return Err(idle.stream);
         }
@@ -54,13 +55,13 @@ impl IdleStreams {
         Ok(())
     }
 
-    /// Takes out what is too old or not quiet any more.
+    /// Takes out what is too old, not quiet any more, or of a closed backend.
     fn sweep(&mut self, now: Instant) -> Vec<Stream> {
         let mut old = Vec::new();
         for idle in self.by_backend.values_mut() {
             let mut at = 0;
             while let Some(one) = idle.get_mut(at) {
-                if one.until <= now || !one.stream.is_quiet() {
+                if one.until <= now || one.backend.is_closed() || !one.stream.is_quiet() {
                     old.push(idle.remove(at).stream);
                 } else {
                     at += 1;
@@ -90,7 +91,7 @@ impl HttpDoor {
     /// a second for the way, or as long as is configured.
     pub(super) fn give_stream(
         self: &Arc<Self>,
-        backend: BackendId,
+        backend: &Arc<Backend>,
         stream: Stream,
         seconds: Option<u64>,
     ) {
@@ -99,7 +100,12 @@ impl HttpDoor {
         });
         let until = Instant::now() + keep;
         let mut pool = self.pool();
-        let pushed = pool.streams.push(backend, Idle { stream, until });
+        let backend = Arc::clone(backend);
+        let pushed = pool.streams.push(Idle {
+            backend,
+            stream,
+            until,
+        });
         let begin = !std::mem::replace(&mut pool.streams.sweeping, true);
         drop(pool);
         if let Err(stream) = pushed {
@@ -167,6 +173,32 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_closed_backend_keeps_no_streams() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut streams = IdleStreams::default();
+        let backends = [(); 2].map(|()| Arc::new(Backend::upstream(&address.to_string())));
+        let until = Instant::now() + LONGEST;
+        let mut far = Vec::new();
+        for backend in &backends {
+            let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+            far.push(listener.accept().await.unwrap());
+            let (backend, stream) = (Arc::clone(backend), Stream::plain(socket));
+            let idle = Idle {
+                backend,
+                stream,
+                until,
+            };
+            assert!(streams.push(idle).is_ok());
+        }
+        assert!(streams.sweep(Instant::now()).is_empty());
+        backends[0].close();
+        assert_eq!(streams.sweep(Instant::now()).len(), 1);
+        assert!(streams.pop(backends[0].id()).is_none());
+        assert!(streams.pop(backends[1].id()).is_some());
+    }
 
     #[test]
     fn a_fifth_may_be_tried_again() {

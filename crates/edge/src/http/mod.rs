@@ -23,6 +23,7 @@ mod down;
 mod forward;
 mod idle;
 mod pump;
+mod rate;
 mod record;
 mod respond;
 mod rewrite;
@@ -69,13 +70,15 @@ pub struct HttpSettings {
     pub head_time: Duration,
     /// How long a kept-alive connection may be silent between requests.
     pub idle_time: Duration,
-    /// Bytes a second that a request body must come with; 0 = no limit.
+    /// Bytes a second that a request body must come with, and an answer be
+    /// taken with, while the visitor is waited for; 0 = no limit for requests.
     pub body_rate: u32,
     /// How far a request body may lag behind its rate.
     pub body_grace: Duration,
     /// Most bytes of a request body; a route may set less or more.
     pub body_bytes: Option<u64>,
-    /// How long a visitor may take none of its answer.
+    /// How far the taking of an answer may lag behind its rate; also how long a
+    /// visitor that has ended its direction is waited for.
     pub stall_time: Duration,
     /// Longest wait for an answer to begin; a route may set its own.
     pub answer_time: Option<Duration>,
@@ -205,8 +208,12 @@ pub struct DoorParts {
 }
 
 /// What one worker keeps for its connections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct WorkerPool {
+    #[expect(
+        clippy::vec_box,
+        reason = "handed to and fro without moving what is large"
+    )]
     works: Vec<Box<Work>>,
     streams: IdleStreams,
     budget: Budget,

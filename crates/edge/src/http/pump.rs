@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::HttpSettings;
 use super::buffer::{Output, Work};
 use super::down::Down;
+use super::rate::Rate;
 use super::record::Fault;
 use super::route::{Opened, Plan};
 use super::timer::Timer;
@@ -103,8 +104,10 @@ pub(super) struct Exchange {
     pub(super) down: Down,
     /// The backend has sent something.
     pub(super) answered: bool,
-    /// Since when the visitor takes nothing.
-    pub(super) stalled: Option<Instant>,
+    /// How the answer is taken.
+    pub(super) taking: Rate,
+    /// Since when the visitor, its direction ended, got nothing.
+    pub(super) silent: Option<Instant>,
 }
 
 impl Exchange {
@@ -115,7 +118,8 @@ impl Exchange {
             up: Up::new(request, facts),
             down: Down::default(),
             answered: false,
-            stalled: None,
+            taking: Rate::new(facts.settings.body_rate, facts.settings.stall_time),
+            silent: None,
         }
     }
 
@@ -146,6 +150,9 @@ impl Exchange {
                 return Poll::Ready(Err(Fail::Visitor));
             }
         }
+        if visitor.ended {
+            self.silent.get_or_insert_with(Instant::now);
+        }
         self.poll_deadlines(cx, timer, facts)
     }
 
@@ -160,8 +167,13 @@ impl Exchange {
             (Some(at), Some(time)) if self.down.is_head() => Some(at + time),
             _ => None,
         };
-        let stall_by = self.stalled.map(|at| at + facts.settings.stall_time);
-        let first = [body_by, answer_by, stall_by].into_iter().flatten().min();
+        let taken_by = self.taking.deadline();
+        // A visitor that has gone looks like one that has ended its direction.
+        let heard_by = self.silent.map(|at| at + facts.settings.stall_time);
+        let first = [body_by, answer_by, taken_by, heard_by]
+            .into_iter()
+            .flatten()
+            .min();
         ready!(timer.poll(cx, first));
         Poll::Ready(Err(if first == body_by {
             Fail::Refuse {

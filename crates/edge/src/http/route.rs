@@ -64,35 +64,32 @@ impl Connection {
     /// Answers the request in `work`.
     pub(super) async fn respond(&mut self, work: &mut Work, stop: &CancellationToken) -> Then {
         let decision = self.decide(work);
-        let refused = &self.door.parts.metrics.http.refused;
-        match decision {
-            Decision::Forward(plan) => self.forward(work, &plan, stop).await,
-            Decision::Redirect(location) => {
-                let keep = self.may_keep(work, stop);
-                self.tell(work, 308, Extra::Location(&location), keep).await
-            }
+        let http = &self.door.parts.metrics.http;
+        let keep = self.may_keep(work, stop);
+        let (status, extra, keep) = match &decision {
+            Decision::Forward(plan) => return self.forward(work, plan, stop).await,
+            Decision::Redirect(location) => (308, Extra::Location(location), keep),
             Decision::Stats(body) => {
-                self.door.parts.metrics.http.stats_answered.add(1);
-                let keep = self.may_keep(work, stop);
-                self.tell(work, 200, Extra::Body(&body), keep).await
+                http.stats_answered.add(1);
+                (200, Extra::Body(body), keep)
             }
             Decision::Limited(refusal) => {
-                refused.of(HttpRefusal::Limited).add(1);
+                http.refused.of(HttpRefusal::Limited).add(1);
                 work.draft.fault = Some(Fault::Text("address is over its limit"));
-                let keep = self.may_keep(work, stop);
-                self.tell(work, 429, limit_extra(refusal), keep).await
+                (429, limit_extra(*refusal), keep)
             }
             Decision::Unknown => {
-                refused.of(HttpRefusal::UnknownHost).add(1);
+                http.refused.of(HttpRefusal::UnknownHost).add(1);
                 work.draft.fault = Some(Fault::Text("no such host"));
-                self.tell(work, 404, Extra::Nothing, false).await
+                (404, Extra::Nothing, false)
             }
             Decision::TooLarge => {
-                refused.of(HttpRefusal::TooLarge).add(1);
+                http.refused.of(HttpRefusal::TooLarge).add(1);
                 work.draft.fault = Some(Fault::Text("body is too large"));
-                self.tell(work, 413, Extra::Nothing, false).await
+                (413, Extra::Nothing, false)
             }
-        }
+        };
+        self.tell(work, status, extra, keep).await
     }
 
     fn decide(&self, work: &mut Work) -> Decision {

@@ -1,18 +1,13 @@
 //! The request's direction of an exchange: visitor to backend.
-//!
-//! The body is measured against a least rate while the door waits for the
-//! visitor, and only then: a backend that takes its time is not the visitor's
-//! fault. Credit grows with each byte and shrinks with each second waited.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use adit_http1::{Body, BodyError, Framing, LAST_CHUNK, Refusal, Request, write_trailers};
 use tokio::time::Instant;
 
-use super::HttpSettings;
 use super::buffer::Work;
 use super::pump::{COPY, Exchange, Facts, Fail, GATHER, put_chunk};
+use super::rate::Rate;
 use super::record::Fault;
 use super::visitor::Visitor;
 use crate::metrics::HttpRefusal;
@@ -29,10 +24,8 @@ pub(super) struct Up {
     pub(super) done_at: Option<Instant>,
     /// The stream takes no more; an answer may say why.
     pub(super) broken: Option<Fail>,
-    /// Since when the visitor lets us wait for its body.
-    waiting: Option<Instant>,
-    /// For how long it may yet; `None` for ever.
-    credit: Option<Duration>,
+    /// How the body comes; `None` however slowly.
+    rate: Option<Rate>,
     /// The visitor waits for a 100 itself.
     pub(super) patient: bool,
 }
@@ -48,37 +41,28 @@ impl Up {
             done: false,
             done_at: None,
             broken: None,
-            waiting: None,
-            credit: (settings.body_rate > 0).then_some(settings.body_grace),
+            rate: (settings.body_rate > 0)
+                .then(|| Rate::new(settings.body_rate, settings.body_grace)),
             patient: request.expects_continue(),
         }
     }
 
     /// When the visitor's time for its body is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(self.waiting? + self.credit?)
+        self.rate?.deadline()
     }
 
     fn waits(&mut self) {
-        if !self.patient && self.credit.is_some() && self.waiting.is_none() {
-            self.waiting = Some(Instant::now());
+        if let Some(rate) = self.rate.as_mut().filter(|_| !self.patient) {
+            rate.waits();
         }
     }
 
-    fn came(&mut self, count: usize, settings: &HttpSettings) {
+    fn came(&mut self, count: usize) {
         self.patient = false;
-        let Some(credit) = &mut self.credit else {
-            return;
-        };
-        let waited = self
-            .waiting
-            .take()
-            .map_or(Duration::ZERO, |at| at.elapsed());
-        let millis = (count as u64).saturating_mul(1000) / u64::from(settings.body_rate.max(1));
-        *credit = credit
-            .saturating_sub(waited)
-            .saturating_add(Duration::from_millis(millis))
-            .min(settings.body_grace);
+        if let Some(rate) = &mut self.rate {
+            rate.moved(count);
+        }
     }
 
     /// Counts data against the limit.
@@ -152,7 +136,7 @@ impl Exchange {
             let may_drop = self.stream.accepted();
             match visitor.poll_fill(cx, &mut work.input, may_drop) {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Fail::Visitor),
-                Poll::Ready(Ok(count)) => self.up.came(count, facts.settings),
+                Poll::Ready(Ok(count)) => self.up.came(count),
                 Poll::Pending => {
                     self.up.waits();
                     break;

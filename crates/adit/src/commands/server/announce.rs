@@ -34,7 +34,10 @@ impl About {
 
 /// Lines for scripts.
 pub(super) fn for_scripts(facts: &Facts) -> String {
-    let mut text = format!("listening http {}\nlistening link {}\n", facts.http, facts.link);
+    let mut text = format!(
+        "listening http {}\nlistening link {}\n",
+        facts.http, facts.link
+    );
     if let Some(api) = facts.api {
         let _ = writeln!(text, "listening api {api}");
     }
@@ -47,10 +50,19 @@ pub(super) fn for_people(facts: &Facts, about: &About) -> String {
     let program = terminal::program();
     let row = |name: &str, value: &str| format!("  {name:<12} {value}\n");
     let mut text = format!("Adit edge for {}\n\n", about.domain);
-    text += &row("HTTP door", &format!("http://{}  visitors: {}", facts.http, open_to(facts.http)));
-    text += &row("link door", &format!("{}  agents: {}", facts.link, open_to(facts.link)));
+    text += &row(
+        "HTTP door",
+        &format!("http://{}  visitors: {}", facts.http, open_to(facts.http)),
+    );
+    text += &row(
+        "link door",
+        &format!("{}  agents: {}", facts.link, open_to(facts.link)),
+    );
     if let Some(api) = facts.api {
-        text += &row("API door", &format!("http://{api}  metrics, no login: {}", open_to(api)));
+        text += &row(
+            "API door",
+            &format!("http://{api}  metrics, no login: {}", open_to(api)),
+        );
     }
     text += "\n";
     text += &row("tunnels", &facts.url_pattern.replace("{name}", "NAME"));
@@ -97,14 +109,18 @@ fn open_to(address: SocketAddr) -> String {
 }
 
 fn warning(facts: &Facts, about: &About) -> String {
-    let mut text = String::from("Visitors are served in plain HTTP: put the HTTP door behind your TLS proxy");
+    let mut text =
+        String::from("Visitors are served in plain HTTP: put the HTTP door behind your TLS proxy");
     text += match (facts.http.ip().is_loopback(), about.has_proxies) {
         (_, true) => ".\n",
         (true, false) => "\nand name the proxy in trusted_proxies.\n",
-        (false, false) => ",\nname the proxy in trusted_proxies, and let nobody else reach the door.\n",
+        (false, false) => {
+            ",\nname the proxy in trusted_proxies, and let nobody else reach the door.\n"
+        }
     };
     if facts.link.ip().is_loopback() {
-        text += "Agents of other machines need link = \"0.0.0.0:7400\" and public = \"HOST:7400\".\n";
+        text +=
+            "Agents of other machines need link = \"0.0.0.0:7400\" and public = \"HOST:7400\".\n";
     }
     text
 }
@@ -170,8 +186,14 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line}\n\n{text}");
         }
-        assert!(text.contains("plain HTTP") && text.contains("let nobody else"), "{text}");
-        assert!(text.contains("server token new --config server.toml"), "{text}");
+        assert!(
+            text.contains("plain HTTP") && text.contains("let nobody else"),
+            "{text}"
+        );
+        assert!(
+            text.contains("server token new --config server.toml"),
+            "{text}"
+        );
         assert!(!text.contains('!'));
     }
 

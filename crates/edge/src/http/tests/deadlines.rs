@@ -60,7 +60,7 @@ async fn a_body_must_keep_its_rate() {
             .await;
         let piece = vec![b'x'; bytes];
         for _ in 0..60 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            pass(Duration::from_secs(1)).await;
             if guest.socket.write_all(&piece).await.is_err() {
                 break;
             }
@@ -76,7 +76,7 @@ async fn a_slow_backend_is_not_the_visitors_fault() {
         Box::pin(async move {
             service.head().await;
             // Takes the body after a while that no visitor would be allowed.
-            tokio::time::sleep(Duration::from_secs(100)).await;
+            pass(Duration::from_secs(100)).await;
             service.body(Framing::Length(8_000_000)).await;
             service
                 .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -128,9 +128,64 @@ async fn a_visitor_that_takes_nothing_holds_little_and_goes() {
     guest.get("/").await;
     guest.head().await;
     while !world.seen.text().ends_with("|end") {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
     // What fits into four socket buffers and one of the door.
     let pieces = world.seen.text().matches('+').count();
     assert!(pieces < 400, "{pieces} pieces");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_must_be_taken_at_a_rate_too() {
+    let world = world(|mut service| {
+        Box::pin(async move {
+            service.request().await;
+            service
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n")
+                .await;
+            let piece = vec![0; 65_536];
+            while service.socket.write_all(&piece).await.is_ok() {}
+            service.seen.add(service.number, b"|end");
+        })
+    })
+    .await;
+    let mut guest = world.visit().await;
+    guest.get("/").await;
+    let start = tokio::time::Instant::now();
+    let mut byte = [0];
+    while !world.seen.text().ends_with("|end") {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // One byte a second never makes room enough to count.
+        let _ = guest.socket.read(&mut byte).await;
+    }
+    assert!(seconds(start) < 120, "{}", seconds(start));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visitor_that_ended_its_direction_is_waited_for_but_not_for_ever() {
+    let world = world(|mut service| {
+        Box::pin(async move {
+            let path = service.request().await;
+            let wait = if path.as_deref() == Some("/late") {
+                50
+            } else {
+                500
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(wait), service.more()).await;
+            service
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .await;
+        })
+    })
+    .await;
+    let mut guest = world.visit().await;
+    guest.get("/late").await;
+    guest.finish().await;
+    assert_eq!(status(&guest.rest().await), 200);
+    let start = tokio::time::Instant::now();
+    let mut guest = world.visit().await;
+    guest.get("/never").await;
+    guest.finish().await;
+    assert!(guest.more().await.is_err());
+    assert_eq!(seconds(start), 60);
 }

@@ -74,7 +74,7 @@ struct Service {
 impl Service {
     /// Reads more; false at the end.
     async fn more(&mut self) -> bool {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         let count = self.socket.read(&mut bytes).await.unwrap_or(0);
         self.seen.add(self.number, &bytes[..count]);
         self.held.extend_from_slice(&bytes[..count]);
@@ -359,7 +359,7 @@ impl Guest {
     }
 
     async fn more(&mut self) -> std::io::Result<bool> {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         let count = self.socket.read(&mut bytes).await?;
         self.held.extend_from_slice(&bytes[..count]);
         Ok(count > 0)
@@ -496,4 +496,10 @@ async fn every_request_is_counted() {
     ] {
         assert!(page.lines().any(|l| l == line), "{line}\n{page}");
     }
+}
+
+/// Lets paused time pass.
+async fn pass(time: Duration) {
+    let nothing = std::future::pending::<()>();
+    let _ = tokio::time::timeout(time, nothing).await;
 }

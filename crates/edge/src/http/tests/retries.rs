@@ -262,7 +262,7 @@ async fn idle_streams_go_when_their_time_is_over() {
         world.get(path).await;
         let count = world.seen.connections();
         while world.seen.text().matches("|end").count() < count {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pass(Duration::from_millis(100)).await;
         }
         let lived = (start.elapsed() - begin).as_secs();
         assert!((at_least..=at_most).contains(&lived), "{path} {lived}");
