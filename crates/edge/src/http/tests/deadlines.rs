@@ -53,7 +53,7 @@ async fn a_second_head_has_its_ten_seconds_from_its_first_byte() {
     let mut guest = world.visit().await;
     guest.get("/").await;
     guest.answer().await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     let start = tokio::time::Instant::now();
     guest.send("GET / HT").await;
     assert_eq!(status(&guest.rest().await), 408);
@@ -167,7 +167,7 @@ async fn an_answer_must_be_taken_at_a_rate_too() {
     let start = tokio::time::Instant::now();
     let mut byte = [0];
     while !world.seen.text().ends_with("|end") {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         // One byte a second never makes room enough to count.
         let _ = guest.socket.read(&mut byte).await;
     }
