@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, Direction, Metrics};
 use crate::registry::Registry;
 
 /// How often idle channels are looked at, well below their ping time.
@@ -76,6 +76,8 @@ pub(crate) async fn counters(
         raise(&link.recycled, &counters.streams_recycled);
         raise(&link.streams, &counters.streams_opened);
         raise(&link.frames_refused, &counters.bad_frames);
+        raise(link.bytes.of(Direction::In), &counters.bytes_in);
+        raise(link.bytes.of(Direction::Out), &counters.bytes_out);
     }
 }
 

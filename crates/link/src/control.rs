@@ -124,6 +124,8 @@ pub async fn run_control(
             .poll_timeout()
             .map_or_else(far_future, Instant::from_std);
         tokio::select! {
+            // What has arrived counts before a timer says that nothing did.
+            biased;
             ready = socket.readable() => match ready.and_then(|()| read_some(&socket, &mut control)) {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => return ControlEnd::Closed,

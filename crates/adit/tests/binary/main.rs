@@ -15,5 +15,4 @@ mod people;
 mod python;
 mod ready;
 mod restart;
-mod secrets;
 mod smuggling;
