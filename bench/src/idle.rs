@@ -37,21 +37,29 @@ pub(crate) struct Held {
     joining: f64,
 }
 
-/// Measures an edge of its own for each number of links.
+/// Measures an edge of its own for each number of links; also says what went
+/// wrong with a number that is missing.
 pub(crate) async fn measure(
     programs: &Programs,
     workshop: &Workshop,
-) -> Result<Vec<Held>, BenchError> {
+) -> (Vec<Held>, Option<BenchError>) {
     let mut all = Vec::new();
     for links in COUNTS {
         eprintln!("bench: {links} idle links");
-        let dir = workshop.folder(&format!("idle-{links}"))?;
-        let (edge, _) = adit::start_edge(programs, &dir, adit::Settings::Free).await?;
-        let held = hold(&edge, &dir, links).await;
-        edge.stop().await;
-        all.push(held?);
+        match one(programs, workshop, links).await {
+            Ok(held) => all.push(held),
+            Err(why) => return (all, Some(why)),
+        }
     }
-    Ok(all)
+    (all, None)
+}
+
+async fn one(programs: &Programs, workshop: &Workshop, links: usize) -> Result<Held, BenchError> {
+    let dir = workshop.folder(&format!("idle-{links}"))?;
+    let (edge, _) = adit::start_edge(programs, &dir, adit::Settings::Free).await?;
+    let held = hold(&edge, &dir, links).await;
+    edge.stop().await;
+    held
 }
 
 async fn hold(edge: &Running, dir: &Path, links: usize) -> Result<Held, BenchError> {

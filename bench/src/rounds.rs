@@ -48,15 +48,12 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
             subject.stop().await;
         }
     }
-    let idle = if command.loads.contains(&Load::Idle) && names.contains(&Name::Adit) {
-        idle::measure(&programs, &workshop).await
-    } else {
-        Ok(Vec::new())
-    };
-    let idle = idle.unwrap_or_else(|why| {
-        missing.push((Name::Adit, format!("idle links: {why}")));
-        Vec::new()
-    });
+    let mut idle = Vec::new();
+    if command.loads.contains(&Load::Idle) && names.contains(&Name::Adit) {
+        let (held, failed) = idle::measure(&programs, &workshop).await;
+        idle = held;
+        missing.extend(failed.map(|why| (Name::Adit, format!("idle links: {why}"))));
+    }
     origin.stop().await;
     Ok(Report {
         figures,

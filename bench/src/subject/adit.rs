@@ -3,7 +3,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::Programs;
@@ -57,7 +56,9 @@ pub(crate) async fn start_edge(
     let server = fill(dir, "server.toml", server, &values)?;
     let arguments = ["server".as_ref(), "--config".as_ref(), server.as_os_str()];
     let mut edge = Running::start(program, &arguments, dir, "server")?;
-    edge.until("listening", async || TcpStream::connect(door).await.is_ok())
+    let log = edge.log().to_owned();
+    let ready = |said: String| said.lines().any(|line| line == "ready");
+    edge.until("ready", async || fs::read_to_string(&log).is_ok_and(ready))
         .await?;
     fs::write(dir.join("join"), join_string(program, &server).await?)
         .map_err(BenchError::io("write the join string"))?;

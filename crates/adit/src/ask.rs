@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_agent::PinFrom;
 use adit_config::SecretRef;
@@ -26,13 +27,17 @@ pub(crate) fn pin(configured: Option<SecretRef>, screen: &Arc<Screen>) -> PinFro
             let (reference, screen) = (reference.clone(), Arc::clone(&screen));
             Box::pin(async move { looked_up(&reference, &screen) })
         })),
-        None if terminal::can_ask() => PinFrom::Asked(Arc::new(move || {
-            let screen = Arc::clone(&screen);
-            Box::pin(async move {
-                let asked = tokio::task::spawn_blocking(move || asked(&screen));
-                asked.await.ok().flatten()
-            })
-        })),
+        None if terminal::can_ask() => {
+            let again = Arc::new(AtomicBool::new(false));
+            PinFrom::Asked(Arc::new(move || {
+                let screen = Arc::clone(&screen);
+                let again = again.swap(true, Ordering::Relaxed);
+                Box::pin(async move {
+                    let asked = tokio::task::spawn_blocking(move || asked(&screen, again));
+                    asked.await.ok().flatten()
+                })
+            }))
+        }
         None => PinFrom::Nowhere,
     }
 }
@@ -50,8 +55,13 @@ fn looked_up(reference: &SecretRef, screen: &Screen) -> Option<Pin> {
     }
 }
 
-fn asked(screen: &Arc<Screen>) -> Option<Pin> {
+fn asked(screen: &Arc<Screen>, again: bool) -> Option<Pin> {
     let _quiet = screen.pause();
+    if again {
+        terminal::note(
+            "The edge refused: perhaps that was not its PIN, which changes after each use.",
+        );
+    }
     for _ in 0..TRIES {
         terminal::ask("PIN of the edge (on its terminal, or adit server --print-pin): ");
         let mut line = String::new();

@@ -31,7 +31,7 @@ pub(crate) fn secret(
     if !value.starts_with("file:") && !value.starts_with("env:") {
         terminal::note(&format!(
             "warning: {option} was given as an argument, which other users of this machine can read; \
-             better: {variable}=…, {option} file:PATH, or {option} - to read it from stdin"
+             better: {variable} in the environment, {option} file:PATH, or {option} - for stdin"
         ));
     }
     Ok(Some(Zeroizing::new(value.to_owned())))

@@ -8,7 +8,7 @@ use crate::events::Refusal;
 use crate::settings::LoginError;
 use crate::state::StateError;
 
-/// Why [`crate::run`] or [`crate::join`] did not go on.
+/// Why [`crate::run()`] or [`crate::join`] did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Something in the data folder.

@@ -1,7 +1,7 @@
 //! The agent: dials an edge, keeps a link to it and serves the link's streams
 //! from local targets.
 //!
-//! [`run`] is the whole agent, [`join`] proves a join string once and
+//! [`run()`] is the whole agent, [`join`] proves a join string once and
 //! remembers the edge, [`DataFolder`] is what stays on disk. What happens is
 //! told as [`AgentEvent`]s; nothing is printed here, and what is told is not
 //! logged above debug a second time.

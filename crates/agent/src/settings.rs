@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::random;
 use crate::target::{HostHeader, Target};
 
-/// Everything that [`crate::run`] needs.
+/// Everything that [`crate::run()`] needs.
 #[derive(Debug)]
 pub struct AgentSettings {
     /// The edge to dial; `None` means the one that was joined before.

@@ -183,3 +183,53 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistake() -> Mistake {
+        Mistake {
+            code: Code::CONFIG_UNKNOWN_KEY,
+            place: Where::File {
+                file: "server.toml".to_owned(),
+                line: 12_345,
+                column: 3,
+            },
+            excerpt: Some(Excerpt {
+                text: "  domian = …".to_owned(),
+                start: 2,
+                length: 6,
+            }),
+            sentence: "`domian` is not a key of [server]\u{1b}[2J".to_owned(),
+            suggestion: Some("did you mean `domain`?".to_owned()),
+        }
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let plain = mistake().render(Paint::Plain);
+        assert_eq!(
+            plain,
+            "server.toml:12345:3: error ADIT-1103: `domian` is not a key of [server]\u{fffd}[2J\n\
+             12345 |   domian = …\n      \
+             |   ^^^^^^ did you mean `domain`?"
+        );
+        let colour = mistake().render(Paint::Colour);
+        let mut without = colour.clone();
+        for sgr in ["1", "1;31", "34", "36", "0"] {
+            without = without.replace(&format!("\u{1b}[{sgr}m"), "");
+        }
+        assert_eq!(without, plain);
+        assert_ne!(colour, plain);
+    }
+
+    #[test]
+    fn mistakes_stand_in_the_order_of_the_file_and_each_once() {
+        let mut later = mistake();
+        later.place = Where::Variable("ADIT_X".to_owned());
+        let mistakes = Mistakes::collect(vec![later.clone(), mistake(), later.clone()]).unwrap();
+        assert_eq!(mistakes.all(), [mistake(), later]);
+        assert_eq!(Mistakes::collect(Vec::new()), None);
+    }
+}

@@ -209,7 +209,7 @@ impl Backend {
                 state: TunnelState::Trouble,
                 url: None,
                 code,
-                text: text.to_owned(),
+                text: format!("{}: {text}", tunnel.options.target),
             }));
         }
     }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::Counters;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, Direction, Metrics};
 use crate::registry::Registry;
 
 /// How often idle channels are looked at, well below their ping time.
@@ -23,9 +24,15 @@ pub(crate) async fn pools(registry: Arc<Registry>, stop: CancellationToken) {
     let mut tick = interval(POOLS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        for link in registry.links() {
-            link.sweep();
-        }
+        // A worker's whole pool is looked at in one turn. Without this the
+        // runtime's budget would end in the middle of it, and what it answers
+        // then looks like a channel that has nothing to say.
+        unconstrained(async {
+            for link in registry.links() {
+                link.sweep();
+            }
+        })
+        .await;
     }
 }
 
@@ -69,6 +76,8 @@ pub(crate) async fn counters(
         raise(&link.recycled, &counters.streams_recycled);
         raise(&link.streams, &counters.streams_opened);
         raise(&link.frames_refused, &counters.bad_frames);
+        raise(link.bytes.of(Direction::In), &counters.bytes_in);
+        raise(link.bytes.of(Direction::Out), &counters.bytes_out);
     }
 }
 

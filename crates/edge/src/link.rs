@@ -73,9 +73,19 @@ pub struct LinkDoor {
     pub next_link: AtomicU64,
 }
 
+/// A first message that proves a secret, and which.
+type Proved = (ProvedLink, Candidate);
+
+/// What a link lives with once its handshake is done.
+struct Live {
+    facts: LinkFacts,
+    admitted: Admitted,
+    session: Session,
+}
+
 /// What a first message turned out to be.
 enum Proof {
-    Link(Box<(ProvedLink, Candidate)>),
+    Link(Box<Proved>),
     Channel(Arc<EdgeLink>, ProvedChannel),
     Nothing,
 }
@@ -103,9 +113,8 @@ pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr)
         }
         Proof::Link(proof) => {
             drop(permit);
-            let (proved, candidate) = *proof;
             // Boxed, so that ten thousand silent sockets do not pay for it.
-            Box::pin(door.take_link(socket, peer, &proved, candidate)).await;
+            Box::pin(door.take_link(socket, peer, proof)).await;
         }
     }
 }
@@ -168,15 +177,12 @@ impl LinkDoor {
         }
     }
 
-    async fn take_link(
-        self: &Arc<Self>,
-        mut socket: TcpStream,
-        peer: SocketAddr,
-        proved: &ProvedLink,
-        candidate: Candidate,
-    ) {
-        match Box::pin(self.admit(&mut socket, peer, proved, candidate)).await {
-            Ok((facts, admitted, session)) => self.run_link(socket, facts, admitted, session).await,
+    async fn take_link(&self, mut socket: TcpStream, peer: SocketAddr, proof: Box<Proved>) {
+        // Boxed, and gone before the link lives: an idle link keeps nothing of
+        // its handshake.
+        let admitted = Box::pin(self.admit(&mut socket, peer, proof)).await;
+        match admitted {
+            Ok(live) => Box::pin(self.run_link(socket, live)).await,
             Err(why) => tracing::debug!(%peer, %why, "no link"),
         }
     }
@@ -185,9 +191,9 @@ impl LinkDoor {
         &self,
         socket: &mut TcpStream,
         peer: SocketAddr,
-        proved: &ProvedLink,
-        candidate: Candidate,
-    ) -> Result<(LinkFacts, Admitted, Session), NotAdmitted> {
+        proof: Box<Proved>,
+    ) -> Result<Box<Live>, NotAdmitted> {
+        let (proved, candidate) = &*proof;
         prepare(socket)?;
         let fresh = EdgeFresh {
             ephemeral: entropy::random()?,
@@ -211,7 +217,7 @@ impl LinkDoor {
             peer,
         };
         let mut pin = None;
-        if self.admission.needs_pin(&identity, &candidate) {
+        if self.admission.needs_pin(&identity, candidate) {
             handshake.ask_pin()?;
             let EdgeEvent::PinOffered(proof) = step(socket, &mut handshake).await? else {
                 return Err(NotAdmitted::OutOfTurn);
@@ -219,7 +225,7 @@ impl LinkDoor {
             pin = Some(self.admission.check_pin(&applicant, &proof, now()));
         }
         let proved_at = tokio::time::Instant::now();
-        let admitted = match self.admission.admit(&applicant, &candidate, pin).await {
+        let admitted = match self.admission.admit(&applicant, candidate, pin).await {
             Ok(admitted) => admitted,
             Err(cause) => {
                 tokio::time::sleep_until(proved_at + REFUSE_AFTER).await;
@@ -236,7 +242,11 @@ impl LinkDoor {
         };
         let (bytes, session) = handshake.admit(&auth, timing, now())?;
         socket.write_all(&bytes).await?;
-        Ok((facts, admitted, session))
+        Ok(Box::new(Live {
+            facts,
+            admitted,
+            session,
+        }))
     }
 
     fn facts(&self, identity: PublicKey, instance: InstanceId, peer: SocketAddr) -> LinkFacts {
@@ -265,13 +275,12 @@ impl LinkDoor {
         }
     }
 
-    async fn run_link(
-        self: &Arc<Self>,
-        socket: TcpStream,
-        facts: LinkFacts,
-        admitted: Admitted,
-        session: Session,
-    ) {
+    async fn run_link(&self, socket: TcpStream, live: Box<Live>) {
+        let Live {
+            facts,
+            admitted,
+            session,
+        } = *live;
         let (id, agent, peer) = (facts.id, facts.identity, facts.peer);
         let link = EdgeLink::new(facts, session.keys, Arc::clone(&self.counters));
         self.registry
@@ -287,7 +296,7 @@ impl LinkDoor {
         };
         let control = run_control(
             socket,
-            session.control,
+            Box::new(session.control),
             link.outbox(),
             link.ended(),
             |event| context.on_event(event),

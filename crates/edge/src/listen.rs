@@ -7,11 +7,14 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_link::tasks::Tasks;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::metrics::{Door, Metrics};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -66,12 +69,22 @@ fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Which door a listener belongs to, and where its connections are counted.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The door.
+    pub door: Door,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+}
+
 /// Accepts until `doors` stop; each connection becomes a task of `streams`.
 ///
 /// # Errors
 /// When the runtime does not take the listener.
 pub async fn accept<F>(
     listener: std::net::TcpListener,
+    counted: Counted,
     doors: &Tasks,
     streams: &Tasks,
     serve: impl Fn(TcpStream, SocketAddr) -> F,
@@ -86,9 +99,18 @@ where
             () = doors.stopping().cancelled() => return Ok(()),
         };
         match accepted {
-            Ok((socket, peer)) => streams.spawn(serve(socket, unmapped(peer))),
+            Ok((socket, peer)) => {
+                let served = serve(socket, unmapped(peer));
+                counted.metrics.doors.accepted.of(counted.door).add(1);
+                let Counted { door, metrics } = counted.clone();
+                streams.spawn(async move {
+                    let _open = metrics.doors.open.of(door).hold();
+                    served.await;
+                });
+            }
             Err(error) if is_about_one(&error) => {}
             Err(error) => {
+                counted.metrics.doors.accept_errors.of(counted.door).add(1);
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;
             }

@@ -26,7 +26,8 @@ use crate::assemble::{self, Parts};
 use crate::config::EdgeConfig;
 use crate::http::{HttpDoor, serve_connection};
 use crate::link::LinkDoor;
-use crate::metrics::{Metrics, Phase};
+use crate::listen::Counted;
+use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
 use crate::state::{StateError, Store};
 use crate::{api, control, keep, link, listen};
@@ -216,14 +217,26 @@ impl Edge {
             let door = Arc::clone(&parts.http);
             self.doors.spawn_on(
                 worker,
-                run_http(listener, door, self.doors.clone(), self.streams.clone()),
+                run_http(
+                    listener,
+                    self.counted(Door::Http),
+                    door,
+                    self.doors.clone(),
+                    self.streams.clone(),
+                ),
             );
         }
         for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.link);
             self.doors.spawn_on(
                 worker,
-                run_link(listener, door, self.doors.clone(), self.links.clone()),
+                run_link(
+                    listener,
+                    self.counted(Door::Link),
+                    door,
+                    self.doors.clone(),
+                    self.links.clone(),
+                ),
             );
             self.keepers
                 .spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
@@ -260,6 +273,11 @@ impl Edge {
     #[must_use]
     pub fn pin(&self) -> Option<Pin> {
         self.admission.current_pin()
+    }
+
+    fn counted(&self, door: Door) -> Counted {
+        let metrics = Arc::clone(&self.metrics);
+        Counted { door, metrics }
     }
 
     /// Its counters.
@@ -309,25 +327,27 @@ impl Edge {
 
 async fn run_http(
     listener: std::net::TcpListener,
+    counted: Counted,
     door: Arc<HttpDoor>,
     doors: Tasks,
     streams: Tasks,
 ) {
     let stop = streams.stopping().clone();
     let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
-    if let Err(error) = listen::accept(listener, &doors, &streams, serve).await {
+    if let Err(error) = listen::accept(listener, counted, &doors, &streams, serve).await {
         tracing::error!(%error, "the HTTP door has closed");
     }
 }
 
 async fn run_link(
     listener: std::net::TcpListener,
+    counted: Counted,
     door: Arc<LinkDoor>,
     doors: Tasks,
     links: Tasks,
 ) {
     let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer);
-    if let Err(error) = listen::accept(listener, &doors, &links, serve).await {
+    if let Err(error) = listen::accept(listener, counted, &doors, &links, serve).await {
         tracing::error!(%error, "the link door has closed");
     }
 }

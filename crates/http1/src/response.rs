@@ -35,7 +35,7 @@ impl ResponseHead {
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, BadResponse> {
         let found = match self.scan.find(bytes, limits.head, limits.head) {
             Ok(Some(found)) if found.start == 0 => found,
-            Ok(None) => return Ok(false),
+            Ok(None) => return begins_well(bytes),
             Err(ScanError::BareLf) => return Err(BadResponse::BareLf),
             Ok(Some(_)) | Err(ScanError::Start) => return Err(BadResponse::StatusLine),
             Err(ScanError::TooLarge | ScanError::LineTooLong) => {
@@ -220,6 +220,17 @@ impl<'a> Response<'a> {
     }
 }
 
+/// Whether an answer may still come of the first bytes of a head: what greets
+/// in another protocol and then waits is refused before it ends a head.
+fn begins_well(bytes: &[u8]) -> Result<bool, BadResponse> {
+    let start = b"HTTP/1.";
+    if bytes.iter().zip(start).all(|(one, other)| one == other) {
+        Ok(false)
+    } else {
+        Err(BadResponse::StatusLine)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +263,17 @@ mod tests {
         assert_eq!(framing("HTTP/1.1 200", false), Framing::UntilClose);
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED";
         assert_eq!(framing(chunked, false), Framing::Chunked);
+    }
+
+    #[test]
+    fn another_protocol_is_refused_at_its_first_bytes() {
+        let parse = |text: &str| ResponseHead::default().parse(text.as_bytes(), &Limits::default());
+        for begun in ["", "H", "HTTP/1.", "HTTP/1.1 200 OK\r\nA: b"] {
+            assert_eq!(parse(begun), Ok(false), "{begun}");
+        }
+        for other in ["2", "220 mail\r\n", "HTTP/2", "SSH-2.0-x\r\n", "\r\n"] {
+            assert_eq!(parse(other), Err(BadResponse::StatusLine), "{other}");
+        }
     }
 
     #[test]

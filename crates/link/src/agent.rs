@@ -187,7 +187,7 @@ pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
     let (tell, events) = mpsc::channel(EVENTS);
     let dialer = Dialer::new(config, peer, session.keys, &auth, stop.clone());
     dialer.want(auth.idle_channels);
-    let control = session.control;
+    let control = Box::new(session.control);
     let (task_outbox, task_stop) = (Arc::clone(&outbox), stop.clone());
     config.tasks.spawn(async move {
         let handle = |event| on_event(event, &dialer, &tell);

@@ -78,10 +78,11 @@ impl ControlEnd {
 }
 
 /// Drives `control` over `socket` until it ends; each event goes to `handle`,
-/// which must not block.
+/// which must not block. The state is boxed, because a future holds its
+/// arguments twice.
 pub async fn run_control(
     mut socket: TcpStream,
-    mut control: Control,
+    mut control: Box<Control>,
     outbox: &Outbox,
     stop: &CancellationToken,
     mut handle: impl FnMut(ControlEvent) -> ControlFlow<()> + Send,
@@ -123,6 +124,8 @@ pub async fn run_control(
             .poll_timeout()
             .map_or_else(far_future, Instant::from_std);
         tokio::select! {
+            // What has arrived counts before a timer says that nothing did.
+            biased;
             ready = socket.readable() => match ready.and_then(|()| read_some(&socket, &mut control)) {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => return ControlEnd::Closed,

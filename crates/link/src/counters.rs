@@ -7,6 +7,10 @@ use std::sync::atomic::AtomicU64;
 pub struct Counters {
     /// Frames that did not open: altered, replayed or out of order.
     pub bad_frames: AtomicU64,
+    /// Bytes read from data channels, as they are on the wire.
+    pub bytes_in: AtomicU64,
+    /// Bytes written to data channels, as they are on the wire.
+    pub bytes_out: AtomicU64,
     /// Data channels that were set up.
     pub channels_opened: AtomicU64,
     /// Streams that began on a channel.

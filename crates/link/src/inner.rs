@@ -154,6 +154,12 @@ impl Inner {
         }
         let got = into.filled().len();
         self.rx.end += got;
+        if let Some(sealed) = &self.sealed {
+            sealed
+                .counters
+                .bytes_in
+                .fetch_add(got as u64, Ordering::Relaxed);
+        }
         self.read_size.learn(got, room_len);
         Poll::Ready(Ok(got))
     }
@@ -312,7 +318,13 @@ impl Inner {
             let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, self.tx.filled()));
             match sent.map_err(StreamError::Io)? {
                 0 => return Poll::Ready(Err(StreamError::Io(io::ErrorKind::WriteZero.into()))),
-                count => self.tx.start += count,
+                count => {
+                    self.tx.start += count;
+                    if let Some(sealed) = &self.sealed {
+                        let sent = &sealed.counters.bytes_out;
+                        sent.fetch_add(count as u64, Ordering::Relaxed);
+                    }
+                }
             }
         }
         self.tx.release_if_empty();

@@ -241,9 +241,13 @@ async fn serve(
     let link = EdgeLink::new(facts, session.keys, counters);
     tell.send_replace(Some(Arc::clone(&link)));
     socket.write_all(&bytes).await.unwrap();
-    run_control(socket, session.control, link.outbox(), link.ended(), |_| {
-        ControlFlow::Continue(())
-    })
+    run_control(
+        socket,
+        Box::new(session.control),
+        link.outbox(),
+        link.ended(),
+        |_| ControlFlow::Continue(()),
+    )
     .await;
     link.cut();
 }

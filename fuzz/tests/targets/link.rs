@@ -207,7 +207,7 @@ fn welcome() -> AuthOk {
     }
 }
 
-fn drain(mut poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
+fn drain(poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
     std::iter::from_fn(poll).collect::<Vec<_>>().concat()
 }
 

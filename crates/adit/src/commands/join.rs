@@ -1,6 +1,7 @@
 //! `adit join`: this machine becomes an agent of an edge.
 
 use adit_model::Code;
+use zeroize::Zeroizing;
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
@@ -10,12 +11,13 @@ use crate::{Outcome, agent_seam, ask, given, logging, runtime, terminal};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  adit join adit1…                    as the edge prints it; asks for the PIN
-  adit join -                         reads the string from stdin, where ps does not show it
+  adit join                           asks for the string and the PIN
+  adit join adit1…                    as the edge prints it
+  adit join -                         reads the string from stdin
   adit join file:/run/secrets/join
 
-Without an argument the string is taken from ADIT_EDGE. The edge is met once
-and remembered; afterwards `adit http 3000` needs nothing else.")]
+Without an argument the string is taken from ADIT_EDGE, else asked for at the
+terminal, where ps does not show it. The edge is met once and remembered; afterwards `adit http 3000` needs nothing else.")]
 pub(crate) struct Args {
     /// The join string, - for stdin, file:PATH or env:NAME
     #[arg(value_name = "STRING")]
@@ -33,13 +35,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut options = Options::default();
     args.place.add_to(&mut options);
     args.log.add_to(&mut options);
-    // The string is meant to be pasted here once, and the edge hands out a
-    // secret of the agent's own at once: no warning about arguments.
-    let join = match args.join.as_deref() {
-        Some("-") => given::secret("STRING", "ADIT_EDGE", Some("-"))?.map(|text| text.to_string()),
-        other => other.map(str::to_owned),
-    };
-    options.set("ADIT_AGENT_EDGE", "STRING", join);
+    let join = string(args.join.as_deref())?;
+    options.set(
+        "ADIT_AGENT_EDGE",
+        "STRING",
+        join.as_ref().map(|join| join.as_str()),
+    );
     let pin = given::secret("--pin", "ADIT_PIN", args.pin.as_deref())?;
     options.set(
         "ADIT_AGENT_PIN",
@@ -66,4 +67,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
         terminal::print("now publish something: adit http 3000");
     }
     Ok(())
+}
+
+/// The join string as it was given; `None`: the environment may have it.
+fn string(given: Option<&str>) -> Result<Option<Zeroizing<String>>, Failure> {
+    if given.is_some() {
+        return given::secret("STRING", "ADIT_EDGE", given);
+    }
+    if settings::variable("ADIT_AGENT_EDGE").is_some() || !terminal::can_ask() {
+        return Ok(None);
+    }
+    terminal::ask("Join string (adit1…, from the edge's terminal): ");
+    given::secret("STRING", "ADIT_EDGE", Some("-")).map_err(|_| {
+        let remedy = "print it on the edge: adit server --print-join";
+        Failure::with(Code::JOIN_ABSENT, "no join string was typed", remedy)
+    })
 }

@@ -101,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             terminal::print(&announce::for_people(edge.facts(), &about));
         } else {
             terminal::print(&announce::for_scripts(edge.facts()));
+            announce::into_log(edge.facts());
         }
         // The last line, so that who waits for it has all the others.
         terminal::print("ready");

@@ -102,7 +102,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     staged.publish(path)
 }
 
-/// Like [`write`], as JSON for people to read.
+/// Like [`write()`], as JSON for people to read.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
     let mut text = Zeroizing::new(Vec::new());
     serde_json::to_writer_pretty(&mut *text, value)

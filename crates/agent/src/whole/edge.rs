@@ -229,7 +229,7 @@ impl Shared {
         self.tell.send(joined).await.unwrap();
         run_control(
             socket,
-            session.control,
+            Box::new(session.control),
             link.outbox(),
             link.ended(),
             |event| self.on_control(event, &link, &forward),

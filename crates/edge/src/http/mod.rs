@@ -2,9 +2,9 @@
 //!
 //! Purpose: everything between a visitor's socket and a backend's stream.
 //! [`serve_connection`] carries one visitor connection in one task: it reads a
-//! head ([`server`]), decides ([`route`]), opens a backend's stream
-//! ([`forward`]) and pumps both directions in one poll loop ([`pump`],
-//! [`upgrade`]). The grammar is `adit_http1`'s, the choice of route
+//! head (`server`), decides (`route`), opens a backend's stream
+//! (`forward`) and pumps both directions in one poll loop (`pump`,
+//! `upgrade`). The grammar is `adit_http1`'s, the choice of route
 //! `adit_routing`'s.
 //!
 //! Invariants:
@@ -15,7 +15,7 @@
 //! - A visitor that is silent holds no buffer.
 //! - After a framing error of either side neither connection is used again.
 //! - An answer that was cut short never looks complete.
-//! - What the door says by itself comes from [`respond`] alone.
+//! - What the door says by itself comes from `respond` alone.
 
 mod access_log;
 mod buffer;

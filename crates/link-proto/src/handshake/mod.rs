@@ -255,3 +255,6 @@ impl Input {
         Ok(Some((opened.kind, frame[opened.payload].to_vec())))
     }
 }
+
+#[cfg(test)]
+mod tests;

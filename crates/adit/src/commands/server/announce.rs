@@ -45,6 +45,15 @@ pub(super) fn for_scripts(facts: &Facts) -> String {
     text
 }
 
+/// What whoever reads the log only must know.
+pub(super) fn into_log(facts: &Facts) {
+    if facts.http.ip().is_loopback() {
+        tracing::info!(target: "adit", door = %facts.http, "visitors are served in plain HTTP, for a TLS proxy on this machine");
+    } else {
+        tracing::warn!(target: "adit", door = %facts.http, "visitors are served in plain HTTP: put the HTTP door behind your TLS proxy");
+    }
+}
+
 /// The whole account, with join string and PIN: for a terminal only.
 pub(super) fn for_people(facts: &Facts, about: &About) -> String {
     let program = terminal::program();

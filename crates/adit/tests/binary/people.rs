@@ -1,0 +1,186 @@
+//! Who may come in: tokens, revocation, a new secret, a forgotten edge.
+
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use adit_testkit::raw::{Socket, origin};
+use adit_testkit::wait::until_true;
+
+use crate::lab::{Edge, Lab};
+
+fn target() -> String {
+    let served = origin(|mut socket: Socket| {
+        socket.head();
+        socket.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+    });
+    served.to_string()
+}
+
+/// The keys of `adit agents list`.
+fn keys(lab: &Lab, edge: &Edge) -> Vec<String> {
+    let listed = edge.ask(lab, &["agents", "list", "--json"]).done();
+    let parts = listed.split("\"key\":\"").skip(1);
+    parts
+        .map(|part| part.split('"').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_token_admits_one_agent_and_no_second() {
+    let lab = Lab::new();
+    let edge = lab.edge("");
+    let made = edge.ask(
+        &lab,
+        &[
+            "server", "token", "new", "--label", "laptop", "--tunnel", "app",
+        ],
+    );
+    let token = made.done().trim().to_owned();
+    let first = lab.agent_with(
+        "first",
+        &[&target(), "--name", "app"],
+        &[("ADIT_EDGE", &token)],
+    );
+    first.live("app");
+    assert_eq!(edge.get("app.test", "/").0, 200);
+    let second = lab.agent_with(
+        "second",
+        &[&target(), "--name", "app"],
+        &[("ADIT_EDGE", &token)],
+    );
+    let said = second.ended();
+    said.refused(3, "ADIT-3006", &["refused"]);
+    let listed = edge.ask(&lab, &["agents", "list"]).done();
+    assert!(
+        listed.contains("laptop") && listed.contains("only app"),
+        "{listed}"
+    );
+    assert_eq!(keys(&lab, &edge).len(), 1, "{listed}");
+    // The first one needs the token no more, and opens nothing else.
+    assert_eq!(first.stop().0, Some(0));
+    let again = lab.agent_with(
+        "first",
+        &[&target(), "--name", "app"],
+        &[("ADIT_EDGE", &token)],
+    );
+    again.live("app");
+    let other = lab.agent_with(
+        "first",
+        &[&target(), "--name", "other"],
+        &[("ADIT_EDGE", &token)],
+    );
+    other.logged("ADIT-4001");
+    assert_ne!(edge.get("other.test", "/").0, 200);
+}
+
+/// The visitor's own stream ends, and the agent is told that it is refused.
+#[test]
+fn a_revoked_agent_loses_its_live_streams_within_a_second() {
+    let lab = Lab::new();
+    let edge = lab.edge("");
+    let (started, begun) = channel();
+    let endless = origin(move |mut socket: Socket| {
+        socket.head();
+        socket.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        started.send(()).unwrap();
+        socket.rest();
+    });
+    lab.join(&edge, "agent");
+    let agent = lab.agent_with("agent", &[&endless.to_string(), "--name", "app"], &[]);
+    agent.live("app");
+    let mut visitor = Socket::send_to(edge.http, "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    visitor.until("hello\r\n");
+    begun.recv().unwrap();
+    let key = keys(&lab, &edge).remove(0);
+    let asked = Instant::now();
+    let revoked = lab.start(&["agents", "revoke", &key, "--config", "server.toml"], &[]);
+    let (rest, _) = visitor.rest();
+    let took = asked.elapsed();
+    println!("the stream of a revoked agent ended after {took:?}");
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it was cut, not completed");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let said = revoked.ended().done();
+    assert!(
+        said.contains(&key) && said.contains("1 live link ended"),
+        "{said}"
+    );
+    until_true("nothing leads to it", || edge.get("app.test", "/").0 != 200);
+    let own_secret = lab.agent_with("agent", &[&target(), "--name", "app"], &[]);
+    let code = own_secret.logged("ADIT-30");
+    assert!(
+        ["ADIT-3003", "ADIT-3006", "ADIT-3007"]
+            .iter()
+            .any(|c| code.contains(c)),
+        "{code}"
+    );
+    assert_eq!(keys(&lab, &edge), Vec::<String>::new());
+}
+
+#[test]
+fn a_new_secret_keeps_agents_in_and_refuses_old_strings() {
+    let lab = Lab::new();
+    let edge = lab.edge("[admission]\npin = \"off\"");
+    let old = edge.join(&lab);
+    let joined = lab.run_with(&["join", "env:JOIN", "--data", "inside"], &[("JOIN", &old)]);
+    assert_eq!(joined.code, 0, "{joined:?}");
+    let inside = lab.agent_with("inside", &[&target(), "--name", "app"], &[]);
+    inside.live("app");
+    let rotated = edge.ask(&lab, &["secret", "rotate"]).done();
+    let new = rotated.trim().to_owned();
+    assert_ne!(new, old);
+    assert_eq!(edge.join(&lab), new);
+    assert_eq!(edge.get("app.test", "/").0, 200, "live agents stay");
+    assert_eq!(inside.stop().0, Some(0));
+    let inside = lab.agent_with("inside", &[&target(), "--name", "app"], &[]);
+    inside.live("app");
+    let late = lab.run_with(&["join", "env:JOIN", "--data", "late"], &[("JOIN", &old)]);
+    late.refused(4, "ADIT-3003", &["does not answer"]);
+    let data = lab.text_of("late");
+    let late = lab.run_with(&["join", "env:JOIN", "--data", &data], &[("JOIN", &new)]);
+    assert_eq!(late.code, 0, "{late:?}");
+}
+
+/// An edge set up anew at the old address is refused until it is forgotten.
+#[test]
+fn an_edge_with_another_key_is_refused_until_the_old_one_is_forgotten() {
+    let lab = Lab::new();
+    let open = "[admission]\npin = \"off\"";
+    let edge = lab.edge(open);
+    let (doors, join) = (edge.doors(), edge.join(&lab));
+    let data = lab.text_of("agent");
+    let joined = lab.run_with(&["join", "env:JOIN", "--data", &data], &[("JOIN", &join)]);
+    assert_eq!(joined.code, 0, "{joined:?}");
+    let listed = lab.run(&["edge", "list", "--data", &data]).done();
+    assert!(listed.contains("default"), "{listed}");
+    let old_key = listed.split(' ').next().unwrap().to_owned();
+    let secret = std::fs::read_to_string(lab.path("edge/secret")).unwrap();
+    edge.running.stop();
+    // The same secret, a new identity.
+    std::fs::remove_dir_all(lab.path("edge")).unwrap();
+    let secret = lab.file("kept-secret", secret.trim());
+    let edge = lab.edge_at(&doors, &format!("{open}\nsecret = \"file:{secret}\""));
+    let new_join = edge.join(&lab);
+    let stale = lab.agent_with("agent", &[&target(), "--name", "app"], &[]);
+    // The new edge cannot know what was proved to the old one: it is silent.
+    let line = stale.logged("ADIT-300");
+    assert!(
+        line.contains("ADIT-3003") || line.contains("ADIT-3005"),
+        "{line}"
+    );
+    stale.stop();
+    let forgot = lab.run(&["edge", "forget", "--data", &data]).done();
+    assert_eq!(forgot.trim(), format!("forgot {old_key}"));
+    let none = lab
+        .agent_with("agent", &[&target(), "--name", "app"], &[])
+        .ended();
+    none.refused(2, "ADIT-1203", &["not joined"]);
+    let again = lab.run(&["edge", "forget", "--data", &data]);
+    again.refused(2, "ADIT-5002", &["joined no edge"]);
+    let agent = lab.agent_with(
+        "agent",
+        &[&target(), "--name", "app"],
+        &[("ADIT_EDGE", &new_join)],
+    );
+    agent.live("app");
+    assert_eq!(edge.get("app.test", "/").0, 200);
+}
