@@ -5,10 +5,14 @@
 //! application sends unasked, its end included, disqualifies it.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use adit_link::Stream;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use super::HttpDoor;
@@ -61,7 +65,7 @@ impl IdleStreams {
         for idle in self.by_backend.values_mut() {
             let mut at = 0;
             while let Some(one) = idle.get_mut(at) {
-                if one.until <= now || one.backend.is_closed() || !one.stream.is_quiet() {
+                if one.until <= now || one.backend.is_closed() || !is_quiet(&mut one.stream) {
                     old.push(idle.remove(at).stream);
                 } else {
                     at += 1;
@@ -79,7 +83,7 @@ impl HttpDoor {
     pub(super) fn take_stream(&self, backend: BackendId, now: Instant) -> Option<Stream> {
         loop {
             let mut idle = self.pool().streams.pop(backend)?;
-            if idle.until > now && idle.stream.is_quiet() {
+            if idle.until > now && is_quiet(&mut idle.stream) {
                 return Some(idle.stream);
             }
             idle.stream.retire(&self.parts.tasks);
@@ -136,6 +140,14 @@ impl HttpDoor {
             }
         }
     }
+}
+
+/// Whether a stream may be used again. Asked outside the runtime's cooperative
+/// budget: a task that has used its budget up would see every stream quiet.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let ask = poll_fn(|_| Poll::Ready(stream.is_quiet()));
+    let mut cx = Context::from_waker(Waker::noop());
+    pin!(unconstrained(ask)).poll(&mut cx) == Poll::Ready(true)
 }
 
 /// How many requests may be sent a second time: a fifth of all, and a few at
@@ -198,6 +210,32 @@ mod tests {
         assert_eq!(streams.sweep(Instant::now()).len(), 1);
         assert!(streams.pop(backends[0].id()).is_none());
         assert!(streams.pop(backends[1].id()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_spent_budget_hides_no_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let mut stream = Stream::plain(socket);
+        assert!(is_quiet(&mut stream));
+        drop(far);
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            assert!(polls < 100_000, "the end was never seen");
+            while tokio::task::coop::has_budget_remaining() {
+                let spend = pin!(tokio::task::coop::consume_budget());
+                let _ = spend.poll(cx);
+            }
+            if is_quiet(&mut stream) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     #[test]
