@@ -756,9 +756,8 @@ class Agent:
     def serve_one(self, answer):
         """Until one request is answered and its stream has ended in order."""
         while True:
-            for wire, handle in self.sources():
-                while frame := wire.frames.take():
-                    handle(frame)
+            while self.handle_frames(answer):
+                pass
             done = next((c for c in self.channels if c.finished), None)
             if done:
                 return
@@ -769,8 +768,18 @@ class Agent:
                 raise Broken("nothing came in time")
             for wire in ready:
                 wire.receive()
-            for channel in self.channels:
-                channel.answer = answer
+
+    def handle_frames(self, answer):
+        """Handles what has arrived; false when there was nothing. A channel that
+        is opened by it may hold frames already, which no select would tell."""
+        for channel in self.channels:
+            channel.answer = answer
+        handled = False
+        for wire, handle in self.sources():
+            while frame := wire.frames.take():
+                handle(frame)
+                handled = True
+        return handled
 
     def sources(self):
         def control(frame):

@@ -77,8 +77,6 @@ pub struct LinkMetrics {
     pub recycled: Counter,
     /// Visitor streams started.
     pub streams: Counter,
-    /// Visitor streams that ended by a reset.
-    pub resets: Counter,
     /// Frames that did not open or stood out of turn: altered, replayed, late.
     pub frames_refused: Counter,
     /// Links ended because the other side fell silent.
@@ -193,7 +191,6 @@ impl Metrics {
             "links": self.link.links.get(),
             "tunnels": self.link.tunnels.get(),
             "streams": self.link.streams.get(),
-            "stream_resets": self.link.resets.get(),
             "admissions": self.link.admissions.to_json(),
             "proof_failures": self.link.proof_failures.to_json(),
             "limited": self.limits.refused.to_json(),
@@ -298,8 +295,6 @@ impl LinkMetrics {
         page.counter("adit_channels_recycled_total", help, &self.recycled);
         let help = "Visitor streams started.";
         page.counter("adit_streams_total", help, &self.streams);
-        let help = "Visitor streams that ended by a reset.";
-        page.counter("adit_stream_resets_total", help, &self.resets);
         let help = "Frames that did not open or stood out of turn.";
         page.counter("adit_link_frames_refused_total", help, &self.frames_refused);
         let help = "Links ended because the agent fell silent.";

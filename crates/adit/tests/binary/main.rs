@@ -15,4 +15,5 @@ mod people;
 mod python;
 mod ready;
 mod restart;
+mod secrets;
 mod smuggling;

@@ -48,19 +48,6 @@ fn a_data_folder_that_cannot_be_used_is_named() {
     assert_eq!(fs::read_to_string(lab.path("file")).unwrap(), "a file");
 }
 
-#[test]
-fn one_folder_has_one_edge() {
-    let lab = Lab::new();
-    let edge = lab.edge("");
-    let said = lab.run(&["server", "--config", "server.toml"]);
-    said.refused(1, "ADIT-2104", &["edge"]);
-    assert_eq!(
-        edge.get("nobody.test", "/").0,
-        404,
-        "the first one still runs"
-    );
-}
-
 /// Each file in turn: the program names it and leaves it as it is.
 #[test]
 fn a_damaged_file_is_named_and_left_alone() {
@@ -192,7 +179,7 @@ fn a_target_that_is_down_or_no_http_is_told_to_its_owner() {
             assert!(!lower.contains(word), "{answer}");
         }
         let line = agent.logged(code);
-        assert!(line.contains(&target), "{line}");
+        assert!(line.contains(name), "{line}");
         assert_eq!(agent.stop().0, Some(0));
     }
 }
