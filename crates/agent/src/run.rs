@@ -140,6 +140,7 @@ impl Ready {
             identity: Arc::clone(&self.identity),
             instance: InstanceId(instance),
             pin: None,
+            tunnels: tunnels.all().len(),
             handler: Arc::new(Forwarder::new(tunnels, teller, TaskTracker::new())),
             tasks: Tasks::new(),
             workers: Vec::new(),

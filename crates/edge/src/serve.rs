@@ -346,7 +346,8 @@ async fn run_link(
     doors: Tasks,
     links: Tasks,
 ) {
-    let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer);
+    let stop = links.stopping().clone();
+    let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer, stop.clone());
     if let Err(error) = listen::accept(listener, counted, &doors, &links, serve).await {
         tracing::error!(%error, "the link door has closed");
     }

@@ -36,7 +36,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long the edge may take for one step of the handshake. Silence is its
 /// answer to a wrong secret; it closes within 15 s.
 const STEP_TIME: Duration = Duration::from_secs(10);
-/// Events that may wait for the agent.
+/// Events that may wait for the agent, beside one for each of its tunnels.
 const EVENTS: usize = 256;
 
 /// A boxed future that may cross threads.
@@ -67,6 +67,9 @@ pub struct DialConfig {
     pub instance: InstanceId,
     /// Where a PIN comes from, if anywhere.
     pub pin: Option<PinSource>,
+    /// Tunnels that the agent is going to open: so many more messages may wait
+    /// in either direction.
+    pub tunnels: usize,
     /// Serves the streams.
     pub handler: Arc<dyn StreamHandler>,
     /// Owns the link's tasks.
@@ -183,8 +186,8 @@ pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
     let (mut socket, peer) = connect(&config.addresses).await?;
     let (auth, session) = shake_hands(&mut socket, config).await?;
     let stop = config.tasks.stopping().child_token();
-    let outbox = Arc::new(Outbox::default());
-    let (tell, events) = mpsc::channel(EVENTS);
+    let outbox = Arc::new(Outbox::with_tunnels(config.tunnels));
+    let (tell, events) = mpsc::channel(EVENTS + config.tunnels);
     let dialer = Dialer::new(config, peer, session.keys, &auth, stop.clone());
     dialer.want(auth.idle_channels);
     let control = Box::new(session.control);

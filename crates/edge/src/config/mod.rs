@@ -139,6 +139,8 @@ pub struct Link {
 /// `[limits]`.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Open connections of all visitors; 0 = what descriptors allow.
+    pub connections: u32,
     /// Open connections of one address; 0 = no limit.
     pub connections_per_address: u32,
     /// Requests of one address a second, on average; 0 = no limit.

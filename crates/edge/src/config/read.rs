@@ -192,6 +192,7 @@ fn link(section: &Section<'_>) -> Option<Link> {
 fn limits(section: &Section<'_>) -> Option<Limits> {
     let n = |key| number(section, key);
     Some(Limits {
+        connections: n(&limit_keys::ALL_CONNECTIONS)?,
         connections_per_address: n(&limit_keys::CONNECTIONS)?,
         requests_per_second: n(&limit_keys::REQUESTS)?,
         request_burst: n(&limit_keys::BURST)?,

@@ -6,3 +6,4 @@ mod http;
 mod link;
 mod peers;
 mod protocol;
+mod uploads;
