@@ -9,7 +9,7 @@ use adit_model::Code;
 use clap::{Subcommand, ValueEnum};
 
 use crate::failure::Failure;
-use crate::settings::{self, Options};
+use crate::settings::{self, Options, Remarks};
 use crate::{Outcome, terminal};
 
 #[derive(Debug, clap::Args)]
@@ -93,10 +93,10 @@ fn check(file: &Path, side: Option<Side>) -> Outcome {
         Some(side) => side,
         None => guess(file)?,
     };
-    let options = Options::default();
+    let (options, remarks) = (Options::default(), Remarks::default());
     let what = match side {
         Side::Server => {
-            let config = settings::edge(Some(file), &options)?;
+            let config = settings::edge(Some(file), &options, &remarks)?;
             let count = config.routes.len();
             format!(
                 "an edge for {}, {count} {}",
@@ -105,11 +105,12 @@ fn check(file: &Path, side: Option<Side>) -> Outcome {
             )
         }
         Side::Client => {
-            let config = settings::agent(Some(file), &options)?;
+            let config = settings::agent(Some(file), &options, &remarks)?;
             let count = config.tunnels.len();
             format!("an agent, {count} {}", plural(count, "tunnel"))
         }
     };
+    remarks.note();
     terminal::print(&format!("{}: no mistake ({what})", file.display()));
     Ok(())
 }

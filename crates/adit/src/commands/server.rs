@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::place::EdgePlace;
 use super::token;
-use crate::settings::{self, LogOptions, Options};
+use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::{Outcome, edge_seam, logging, runtime, terminal};
 
 /// How often a terminal is told of a new PIN at most.
@@ -76,7 +76,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(Sub::Token(token)) = &args.command {
         return token::run(token);
     }
-    let config = settings::edge(args.place.config.as_deref(), &options(args))?;
+    let remarks = Remarks::default();
+    let config = settings::edge(args.place.config.as_deref(), &options(args), &remarks)?;
     if args.print_join {
         let desk = edge_seam::desk(&config, true)?;
         let join = desk.join().map_err(edge_seam::refused)?;
@@ -94,6 +95,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     logging::start(config.log.format, config.log.level, std::io::stderr);
     settings::warn_unknown_variables();
+    remarks.log();
     let about = announce::About::of(&config, args.place.config.as_deref());
     runtime::run(async move {
         let tasks = Tasks::new();
