@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::backoff::Backoff;
 use crate::error::AgentError;
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
+use crate::forgotten::Remembered;
 use crate::forward::Forwarder;
 use crate::known::Known;
 use crate::link::Link;
@@ -45,6 +46,7 @@ pub(crate) struct Agent {
     dial: DialConfig,
     backoff: Backoff,
     network: Network,
+    remembered: Remembered,
     link: Option<Link>,
     attempt: Option<Attempt>,
     /// Links whose streams go on to their end.
@@ -58,6 +60,7 @@ enum Step {
     Dialled(Dialled),
     Network(Change),
     AskAgain,
+    Forgotten,
 }
 
 impl Agent {
@@ -69,6 +72,7 @@ impl Agent {
         dial: DialConfig,
     ) -> Self {
         Self {
+            remembered: known.watch(),
             known,
             tunnels,
             teller,
@@ -92,12 +96,10 @@ impl Agent {
         self.dial_after(Duration::ZERO, &[]);
         loop {
             match self.next_step(stop).await {
-                Step::Stop => {
-                    self.stop(drain).await;
-                    return Ok(());
-                }
+                Step::Stop => return self.stop(drain).await,
+                Step::Forgotten => return Err(self.forgotten()),
                 Step::Link(event) => self.on_link(event)?,
-                Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await,
+                Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await?,
                 Step::Dialled(Err(error)) => self.on_failed(error).await?,
                 Step::Network(change) => self.on_network(change),
                 Step::AskAgain => self.ask_again(),
@@ -112,6 +114,7 @@ impl Agent {
             event = next_event(&mut self.link) => Step::Link(event),
             dialled = finished(&mut self.attempt) => Step::Dialled(dialled),
             change = self.network.changed() => Step::Network(change),
+            () = self.remembered.gone() => Step::Forgotten,
             () = until(due) => Step::AskAgain,
         }
     }
@@ -155,8 +158,17 @@ impl Agent {
         self.backoff.next(jitter)
     }
 
-    async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) {
+    /// What ends the agent, and its links and open streams with it.
+    fn forgotten(&self) -> AgentError {
+        AgentError::Forgotten(self.known.edge)
+    }
+
+    async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) -> Result<(), AgentError> {
         self.attempt = None;
+        // What is learnt now would be remembered again.
+        if self.remembered.is_gone() {
+            return Err(self.forgotten());
+        }
         self.pins.accepted();
         if let Err(error) = self.known.learn(&link).await {
             let why = error.to_string();
@@ -175,6 +187,7 @@ impl Agent {
         if let Some(old) = self.link.replace(link) {
             self.retire(old, None);
         }
+        Ok(())
     }
 
     async fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
@@ -383,7 +396,7 @@ impl Agent {
     }
 
     /// Takes no more streams, waits for the open ones, ends the link.
-    async fn stop(&mut self, drain: Duration) {
+    async fn stop(&mut self, drain: Duration) -> Result<(), AgentError> {
         self.attempt = None;
         self.tunnels.close();
         self.stopping.cancel();
@@ -400,12 +413,16 @@ impl Agent {
             }
             self.retiring.drained(drain).await;
         };
-        if timeout(drain, ended).await.is_err() {
-            tracing::info!("open streams were cut at the end of the wait");
+        tokio::select! {
+            ended = timeout(drain, ended) => if ended.is_err() {
+                tracing::info!("open streams were cut at the end of the wait");
+            },
+            () = self.remembered.gone() => return Err(self.forgotten()),
         }
         if let Some(link) = self.link.take() {
             link.link.close();
         }
+        Ok(())
     }
 }
 

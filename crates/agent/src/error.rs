@@ -45,6 +45,11 @@ pub enum AgentError {
     /// Another process has taken this agent's place.
     #[error("another process has taken this agent's place")]
     Superseded,
+    /// The edge was forgotten on this machine while the agent ran.
+    #[error(
+        "adit edge forget was run on this machine: the link to {0} and its open streams were ended"
+    )]
+    Forgotten(PublicKey),
     /// Joining only, which tries once: no address answered.
     #[error("{0}")]
     Unreachable(String),
@@ -69,6 +74,7 @@ impl AgentError {
             Self::Refused(refusal) => refusal.code(),
             Self::PinAbsent => Code::PIN_ABSENT,
             Self::WrongEdge { .. } => Code::WRONG_EDGE,
+            Self::Forgotten(_) => Code::EDGE_FORGOTTEN,
             Self::Superseded => Code::SUPERSEDED,
             Self::Unreachable(_) => Code::EDGE_UNREACHABLE,
             Self::Broken(_) => Code::PROTOCOL,

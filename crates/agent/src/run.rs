@@ -29,7 +29,8 @@ use crate::tunnels::Tunnels;
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
 /// Runs an agent until `stop`, then lets open streams go on for
-/// [`AgentSettings::drain`]. Dials again whenever the link ends.
+/// [`AgentSettings::drain`]. Dials again whenever the link ends. Ends at once,
+/// its streams too, when the edge is forgotten ([`DataFolder::forget`]).
 ///
 /// # Errors
 /// Only where dialling again makes no sense: see [`AgentError`].

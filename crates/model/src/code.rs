@@ -151,6 +151,7 @@ catalogue! {
     NO_BACKEND = 5004, Machine, "no backend of the service is live";
     DOOR_LOST = 5005, Machine, "a door stopped accepting";
     DRAIN_CUT = 5006, Machine, "streams were cut at the end of the drain";
+    EDGE_FORGOTTEN = 5007, Machine, "the edge was forgotten while an agent ran";
 }
 
 impl Code {

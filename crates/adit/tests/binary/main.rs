@@ -9,6 +9,7 @@
 )]
 
 mod doors;
+mod forget;
 mod lab;
 mod mistakes;
 mod people;
