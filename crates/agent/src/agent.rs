@@ -174,6 +174,7 @@ impl Agent {
             let why = error.to_string();
             self.teller.tell(AgentEvent::NotSaved { why });
         }
+        self.remembered.look();
         self.network.towards(link.peer());
         self.teller.tell(AgentEvent::Connected {
             edge: self.known.edge,

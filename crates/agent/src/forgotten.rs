@@ -43,8 +43,14 @@ impl Remembered {
             admitted: false,
             tick,
         };
-        remembered.is_gone();
+        remembered.look();
         remembered
+    }
+
+    /// Takes note of a record that was just made.
+    pub(crate) fn look(&mut self) {
+        // Gone again already: the next look says so.
+        self.is_gone();
     }
 
     /// Waits until the edge is forgotten; may be dropped and called again.
