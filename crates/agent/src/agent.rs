@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent};
+use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, Unreached, Way};
 use adit_link::tasks::Tasks;
 use adit_model::Code;
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Backoff;
-use crate::error::AgentError;
+use crate::backoff::{Backoff, Last};
+use crate::error::{AgentError, unreached};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forgotten::Remembered;
 use crate::forward::Forwarder;
@@ -79,7 +79,7 @@ impl Agent {
             pins,
             retiring: dial.tasks.child(),
             dial,
-            backoff: Backoff::new(),
+            backoff: Backoff::new(Instant::now()),
             network: Network::new(),
             link: None,
             attempt: None,
@@ -152,10 +152,10 @@ impl Agent {
         }));
     }
 
-    fn next_wait(&mut self) -> Duration {
+    fn next_wait(&mut self, last: Last) -> Duration {
         // Without random bytes all waits are the shortest, but still grow.
         let jitter = random::bytes().map_or(0, u32::from_be_bytes);
-        self.backoff.next(jitter)
+        self.backoff.next(last, Instant::now(), jitter)
     }
 
     /// What ends the agent, and its links and open streams with it.
@@ -193,7 +193,12 @@ impl Agent {
 
     async fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
         self.attempt = None;
-        let wait = self.next_wait();
+        let wait = self.next_wait(match &error {
+            DialError::Unreachable(Unreached {
+                way: Way::Refused, ..
+            }) => Last::Refused,
+            _ => Last::Other,
+        });
         if self.link.is_some() {
             // The current link still serves; its own end tells the rest.
             tracing::info!(%error, "another way to the edge could not be used");
@@ -228,7 +233,7 @@ impl Agent {
                 self.dial_after(wait, &[]);
             }
             DialError::Broken(why) => self.lost(Code::PROTOCOL, why, wait),
-            DialError::Unreachable(why) => self.lost(Code::EDGE_UNREACHABLE, why, wait),
+            DialError::Unreachable(Unreached { why, way }) => self.lost(unreached(way), why, wait),
             DialError::Io(error) => self.lost(Code::EDGE_UNREACHABLE, error.to_string(), wait),
         }
         Ok(())
@@ -284,12 +289,12 @@ impl Agent {
     fn on_lost(&mut self, why: &str) {
         let Some(link) = self.link.take() else { return };
         if link.was_well() {
-            self.backoff.reset();
+            self.backoff.reset(Instant::now());
         }
         let (code, why) = link
             .last_words()
             .unwrap_or((Code::LINK_LOST, why.to_owned()));
-        let wait = self.next_wait();
+        let wait = self.next_wait(Last::Other);
         self.lost(code, why, wait);
     }
 
@@ -300,11 +305,11 @@ impl Agent {
         });
         let seconds = Duration::from_secs(u64::from(drain.seconds));
         self.retire(link, Some(seconds));
-        self.backoff.reset();
+        self.backoff.reset(Instant::now());
         // Where it names nobody else it needs a moment to come back. Whoever
         // it names has to prove the same key.
         let wait = if drain.addresses.is_empty() {
-            self.next_wait()
+            self.next_wait(Last::Other)
         } else {
             Duration::ZERO
         };
@@ -371,7 +376,7 @@ impl Agent {
             return;
         }
         tracing::info!(?change, "dialling at once");
-        self.backoff.reset();
+        self.backoff.reset(Instant::now());
         self.dial_after(Duration::ZERO, &[]);
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use adit_link::agent::Way;
 use adit_model::{Code, PublicKey};
 
 use crate::events::Refusal;
@@ -51,8 +52,14 @@ pub enum AgentError {
     )]
     Forgotten(PublicKey),
     /// Joining only, which tries once: no address answered.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error("{why}")]
+    Unreachable {
+        /// [`Code::EDGE_UNREACHABLE`], or [`Code::EDGE_NAME_UNKNOWN`] where no
+        /// name has an address.
+        code: Code,
+        /// Each address with its reason.
+        why: String,
+    },
     /// Joining only: the other side broke the protocol.
     #[error("the edge at that address could not be understood: {0}")]
     Broken(String),
@@ -76,9 +83,17 @@ impl AgentError {
             Self::WrongEdge { .. } => Code::WRONG_EDGE,
             Self::Forgotten(_) => Code::EDGE_FORGOTTEN,
             Self::Superseded => Code::SUPERSEDED,
-            Self::Unreachable(_) => Code::EDGE_UNREACHABLE,
+            Self::Unreachable { code, .. } => *code,
             Self::Broken(_) => Code::PROTOCOL,
         }
+    }
+}
+
+/// The code of a dial that reached nobody.
+pub(crate) fn unreached(way: Way) -> Code {
+    match way {
+        Way::Unresolved => Code::EDGE_NAME_UNKNOWN,
+        Way::Unanswered | Way::Refused => Code::EDGE_UNREACHABLE,
     }
 }
 

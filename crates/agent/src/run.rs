@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{Agent, telling};
-use crate::error::AgentError;
+use crate::error::{self, AgentError};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
 use crate::known::Known;
@@ -168,7 +168,10 @@ impl Ready {
                 expected,
                 presented,
             },
-            DialError::Unreachable(_) => AgentError::Unreachable(error.to_string()),
+            DialError::Unreachable(unreached) => AgentError::Unreachable {
+                code: error::unreached(unreached.way),
+                why: format!("edge cannot be reached: {}", unreached.why),
+            },
             DialError::Broken(why) => AgentError::Broken(why),
             DialError::Io(error) => AgentError::Worker(error),
         }
