@@ -128,9 +128,7 @@ catalogue! {
     REVOKED = 3007, OtherSide, "the edge has revoked this agent";
     SUPERSEDED = 3008, OtherSide, "another process took this agent's place";
     DRAINING = 3009, OtherSide, "the edge is going away";
-    VERSION_MISMATCH = 3010, OtherSide, "agent and edge have no version in common";
     PROTOCOL = 3011, OtherSide, "the other side broke the link protocol";
-    TOO_MANY_AGENTS = 3012, OtherSide, "the edge has as many agents as it allows";
 
     // 4xxx: tunnels and their targets
     TUNNEL_REFUSED = 4001, OtherSide, "the edge refused the tunnel's name";

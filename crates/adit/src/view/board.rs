@@ -180,7 +180,8 @@ impl Board {
             AgentEvent::Draining { seconds } => {
                 self.link = Link::Ending("the edge is going away".to_owned());
                 Told::News(format!(
-                    "the edge is going away within {seconds} s; connecting again"
+                    "the edge is going away within {seconds} s; connecting again ({})",
+                    Code::DRAINING
                 ))
             }
             AgentEvent::Stopping { streams } => {
