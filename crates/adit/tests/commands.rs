@@ -402,7 +402,7 @@ fn identities_are_made_once_and_shown() {
     refused(
         &world.run("key show --data agent"),
         2,
-        "error ADIT-1005",
+        "error ADIT-1007: there is no identity in",
         "adit key new",
     );
     let made = world.run("key new --data agent");

@@ -85,6 +85,7 @@ catalogue! {
     BAD_AUTH = 1004, Yours, "the user and password are not understood";
     BAD_KEY_FILE = 1005, Yours, "the key file is not an identity";
     KEY_EXISTS = 1006, Yours, "there is an identity already";
+    NO_IDENTITY = 1007, Yours, "there is no identity yet";
     CONFIG_UNREADABLE = 1101, Yours, "the configuration file cannot be read";
     CONFIG_SYNTAX = 1102, Yours, "the configuration is not valid TOML";
     CONFIG_UNKNOWN_KEY = 1103, Yours, "the configuration has an unknown key";

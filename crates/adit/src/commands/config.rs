@@ -174,6 +174,14 @@ list of processes, so that Adit warns.
 
 **Paths** that do not begin with a slash start at the configuration's folder.
 
+**The edge's own words.** At a terminal `adit server` prints doors, fingerprint,
+join string, PIN and who may come. Where stdout is no terminal (a service, a
+container, a script) it prints a line for each door, the fingerprint and `ready`,
+and no secret; the log then says how to get them: `adit server --print-join` and
+`adit server --print-pin`, with the same `--config` or `--data`. A JSON log has
+one object a line, each with `time` and `kind`: `access` (a request), `audit`
+(who was admitted or refused) or `log`.
+
 To take visitors and agents of other machines, two lines are needed:
 
 ```toml

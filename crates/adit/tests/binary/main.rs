@@ -19,3 +19,4 @@ mod ready;
 mod restart;
 mod secrets;
 mod smuggling;
+mod words;
