@@ -85,7 +85,7 @@ where
             "\",\"kind\":\"{kind}\",\"level\":\"{}\"",
             facts.level().as_str().to_ascii_lowercase()
         )?;
-        member(&mut line, "from", facts.target().into())?;
+        member(&mut line, "from", &facts.target().into())?;
         let mut fields = Fields { line, done: Ok(()) };
         event.record(&mut fields);
         let Fields { mut line, done } = fields;
@@ -94,7 +94,7 @@ where
     }
 }
 
-fn member(line: &mut Writer<'_>, name: &str, value: Value) -> fmt::Result {
+fn member(line: &mut Writer<'_>, name: &str, value: &Value) -> fmt::Result {
     write!(line, ",{}:{value}", Value::from(name))
 }
 
@@ -105,36 +105,36 @@ struct Fields<'w> {
 }
 
 impl Fields<'_> {
-    fn add(&mut self, field: &Field, value: Value) {
+    fn add(&mut self, field: &Field, value: impl Into<Value>) {
         if self.done.is_ok() {
-            self.done = member(&mut self.line, field.name(), value);
+            self.done = member(&mut self.line, field.name(), &value.into());
         }
     }
 }
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, format!("{value:?}").into());
+        self.add(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, value.into());
+        self.add(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, value.into());
+        self.add(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, value.into());
+        self.add(field, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, value.into());
+        self.add(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, value.into());
+        self.add(field, value);
     }
 }
 

@@ -83,7 +83,6 @@ catalogue! {
     BAD_TARGET = 1002, Yours, "the target is not understood";
     BAD_NAME = 1003, Yours, "the name is not a host label";
     BAD_AUTH = 1004, Yours, "the user and password are not understood";
-    BAD_KEY_FILE = 1005, Yours, "the key file is not an identity";
     KEY_EXISTS = 1006, Yours, "there is an identity already";
     NO_IDENTITY = 1007, Yours, "there is no identity yet";
     CONFIG_UNREADABLE = 1101, Yours, "the configuration file cannot be read";
