@@ -41,7 +41,6 @@ fn forgets(lab: &Lab, edge: &Edge, data: &str, streaming: Streaming) {
     assert!(forgot.starts_with("forgot ed25519:"), "{forgot}");
     let (rest, _) = visitor.rest();
     let took = done.elapsed();
-    println!("the stream of a forgotten edge ended after {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(!rest.ends_with(b"0\r\n\r\n"), "it was cut, not completed");
     let said = agent.ended();
