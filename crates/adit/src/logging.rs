@@ -83,7 +83,7 @@ where
         write!(
             line,
             "\",\"kind\":\"{kind}\",\"level\":\"{}\"",
-            facts.level().as_str().to_ascii_lowercase()
+            facts.level()
         )?;
         member(&mut line, "from", &facts.target().into())?;
         let mut fields = Fields { line, done: Ok(()) };
@@ -192,7 +192,7 @@ mod tests {
             .collect();
         let expected = [
             ("kind", "log".into()),
-            ("level", "warn".into()),
+            ("level", "WARN".into()),
             ("from", "adit".into()),
             ("message", "lost\n".into()),
             ("code", "ADIT-3001".into()),
