@@ -4,6 +4,7 @@ use adit_link::agent::AgentLink;
 use adit_model::{JoinString, Psk, PublicKey};
 
 use crate::error::AgentError;
+use crate::forgotten::Remembered;
 use crate::state::{DataFolder, StateError};
 
 /// The edge of one agent. The credential is the secret that the edge handed
@@ -44,6 +45,11 @@ impl Known {
             psk: secret.or(joining).ok_or(AgentError::NotJoined)?,
             data,
         })
+    }
+
+    /// Watches whether this edge is forgotten.
+    pub(crate) fn watch(&self) -> Remembered {
+        Remembered::new(self.data.clone(), self.edge)
     }
 
     /// Keeps the secret that the edge handed over. Where it cannot be saved

@@ -138,7 +138,7 @@ impl DataFolder {
     }
 
     /// File names are base32: one spelling on file systems that fold case.
-    fn record(&self, edge: &PublicKey) -> PathBuf {
+    pub(crate) fn record(&self, edge: &PublicKey) -> PathBuf {
         let key = data_encoding::BASE32_NOPAD.encode(&edge.0);
         self.edges()
             .join(format!("{}.json", key.to_ascii_lowercase()))

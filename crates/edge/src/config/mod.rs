@@ -204,4 +204,14 @@ impl EdgeConfig {
     pub fn parse(input: Input<'_>) -> Result<Self, Mistakes> {
         read::edge(input)
     }
+
+    /// What is right and still deserves a warning at start, a sentence each.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<&'static str> {
+        let admission = &self.admission;
+        let unread = admission.keys == KeyPolicy::Enrolled && !admission.allowed_keys.is_empty();
+        let remark = "`allowed_keys` is set and not looked at: every agent with the secret may join, \
+                      unless keys = \"listed\"";
+        unread.then_some(remark).into_iter().collect()
+    }
 }

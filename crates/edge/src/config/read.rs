@@ -115,20 +115,10 @@ fn admission(document: &Document<'_>) -> Option<Admission> {
     let policy = section.get(&keys::KEYS);
     let allowed = section.get(&keys::ALLOWED);
     let secret = secret(document, &section);
-    match (policy, allowed.as_deref()) {
-        (Some(KeyPolicy::Listed), Some([])) => {
-            let sentence = "`keys = \"listed\"` with no `allowed_keys` admits nobody";
-            let help = Some(
-                "add allowed_keys = [\"ed25519:…\"], as `adit key show` prints it on the agent",
-            );
-            section.complain(Code::CONFIG_CONFLICT, "keys", sentence, help);
-        }
-        (Some(KeyPolicy::Enrolled), Some([_, ..])) => {
-            let sentence = "`allowed_keys` is only looked at with `keys = \"listed\"`";
-            let help = Some("set keys = \"listed\", or remove the list");
-            section.complain(Code::CONFIG_CONFLICT, "allowed_keys", sentence, help);
-        }
-        _ => {}
+    if let (Some(KeyPolicy::Listed), Some([])) = (policy, allowed.as_deref()) {
+        let sentence = "`keys = \"listed\"` with no `allowed_keys` admits nobody";
+        let help = "add allowed_keys = [\"ed25519:…\"], as `adit key show` prints it on the agent";
+        section.complain(Code::CONFIG_CONFLICT, "keys", sentence, Some(help));
     }
     Some(Admission {
         secret: secret?,

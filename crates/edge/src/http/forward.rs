@@ -397,7 +397,8 @@ impl Connection {
         let status = attempt.failure.unwrap_or_else(|| {
             let refused = &self.door.parts.metrics.http.refused;
             refused.of(HttpRefusal::NoBackend).add(1);
-            work.draft.fault = Some(Fault::Text("no backend is live"));
+            let code = Code::NO_BACKEND;
+            work.draft.fault = Some(Fault::Other(format!("{code}: {}", code.title)));
             503
         });
         let extra = match status {
