@@ -19,6 +19,7 @@ pub mod control;
 pub mod http;
 mod keep;
 pub mod limits;
+pub mod lines;
 pub mod link;
 pub mod listen;
 pub mod metrics;

@@ -1,13 +1,12 @@
 //! One line a request, written beside the data path.
 //!
-//! Workers append finished lines to a bounded buffer under a short lock; one
-//! thread of the log's own writes them out, many at a time. When the reader of
-//! the log is too slow, lines are dropped and counted, and no request waits.
+//! Workers format their lines without allocating and push them into a
+//! [`Lines`]: when the reader of the log is too slow, lines are dropped and
+//! counted, and no request waits.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_config::LogFormat;
@@ -15,32 +14,10 @@ use adit_config::LogFormat;
 use super::record::Record;
 use super::respond::civil;
 use super::visitor::AddressText;
+use crate::lines::Lines;
 
-/// Most bytes of lines that wait to be written.
-const CAPACITY: usize = 1024 * 1024;
-/// So many are written without waiting for more.
-const ENOUGH: usize = 32 * 1024;
 /// How long lines are gathered.
 const GATHER: Duration = Duration::from_millis(50);
-
-#[derive(Debug, Default)]
-struct Queue {
-    lines: Vec<u8>,
-    dropped: u64,
-    closed: bool,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
-    more: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What lines look like.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +28,11 @@ pub struct Form {
     pub queries: bool,
 }
 
-/// The access log. Dropping it writes what waits.
+/// The access log. Dropping it writes what waits, within a second.
 #[derive(Debug)]
 pub struct AccessLog {
     form: Form,
-    shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    lines: Lines,
 }
 
 impl AccessLog {
@@ -65,15 +41,9 @@ impl AccessLog {
     /// # Errors
     /// The system's, when it gives no thread.
     pub fn start(form: Form, sink: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
-        let shared = Arc::<Shared>::default();
-        let for_writer = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("access-log".into());
-        let writer = thread.spawn(move || write_out(&for_writer, sink))?;
-        Ok(Arc::new(Self {
-            form,
-            shared,
-            writer: Some(writer),
-        }))
+        let tell = move |count, line: &mut Vec<u8>| dropped(line, form.format, count, now());
+        let lines = Lines::start("access-log", GATHER, sink, tell)?;
+        Ok(Arc::new(Self { form, lines }))
     }
 
     /// Adds a line; never waits.
@@ -83,80 +53,40 @@ impl AccessLog {
         }
         LINE.with_borrow_mut(|line| {
             line.clear();
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now = now.unwrap_or_default();
+            let now = now();
             let shown = record.shown(self.form.queries);
             match self.form.format {
                 LogFormat::Json => json(line, &shown, now),
                 LogFormat::Text => text(line, &shown, now),
             }
             line.push(b'\n');
-            self.push(line);
+            self.lines.push(line);
         });
     }
-
-    fn push(&self, line: &[u8]) {
-        let mut queue = self.shared.lock();
-        if queue.lines.len() + line.len() > CAPACITY {
-            queue.dropped += 1;
-            return;
-        }
-        let before = queue.lines.len();
-        queue.lines.extend_from_slice(line);
-        let after = queue.lines.len();
-        drop(queue);
-        // The writer sleeps until the first line, then until there are enough.
-        if before == 0 || (before < ENOUGH && after >= ENOUGH) {
-            self.shared.more.notify_one();
-        }
-    }
 }
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.more.notify_one();
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the access log's thread panicked");
-        }
-    }
+/// Since 1970.
+fn now() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
 }
 
-fn write_out(shared: &Shared, mut sink: impl Write) {
-    let mut batch = Vec::new();
-    loop {
-        let mut queue = shared.lock();
-        while queue.lines.is_empty() && !queue.closed {
-            queue = wait(shared.more.wait(queue));
+/// The line that stands for those that were dropped; it begins as lines of
+/// the log do, beside which it stands.
+fn dropped(line: &mut Vec<u8>, format: LogFormat, count: u64, now: Duration) {
+    let what = "the access log's reader is too slow, lines were dropped";
+    let rest = match format {
+        LogFormat::Json => {
+            line.extend_from_slice(b"{\"time\":\"");
+            format!(
+                "\",\"kind\":\"log\",\"level\":\"WARN\",\"from\":\"adit\",\
+                 \"message\":\"{what}\",\"dropped\":{count}}}\n"
+            )
         }
-        if queue.lines.len() < ENOUGH && !queue.closed {
-            queue = match shared.more.wait_timeout(queue, GATHER) {
-                Ok((queue, _)) => queue,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        std::mem::swap(&mut queue.lines, &mut batch);
-        let (dropped, closed) = (std::mem::take(&mut queue.dropped), queue.closed);
-        drop(queue);
-        if let Err(error) = sink.write_all(&batch).and_then(|()| sink.flush()) {
-            tracing::warn!(%error, "access log cannot be written");
-        }
-        batch.clear();
-        if dropped > 0 {
-            tracing::warn!(dropped, "access log is too slow, lines were dropped");
-        }
-        if closed && shared.lock().lines.is_empty() {
-            return;
-        }
-    }
-}
-
-fn wait<'q>(
-    result: Result<MutexGuard<'q, Queue>, PoisonError<MutexGuard<'q, Queue>>>,
-) -> MutexGuard<'q, Queue> {
-    result.unwrap_or_else(PoisonError::into_inner)
+        LogFormat::Text => format!("  WARN adit: {what} dropped={count}\n"),
+    };
+    timestamp(line, now);
+    line.extend_from_slice(rest.as_bytes());
 }
 
 fn json(line: &mut Vec<u8>, record: &Record<'_>, now: Duration) {
@@ -306,6 +236,8 @@ fn timestamp(line: &mut Vec<u8>, now: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::http::record::Fault;
 
@@ -404,17 +336,36 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_reader_costs_lines_not_memory() {
-        let sink = Sink::default();
-        let log = AccessLog::start(PLAIN, sink.clone()).unwrap();
-        let stuck = sink.0.lock().unwrap();
-        for _ in 0..100_000 {
-            log.add(&record());
+    fn a_stuck_reader_costs_lines_which_are_counted() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let sink = Sink::default();
+            let queries = false;
+            let log = AccessLog::start(Form { format, queries }, sink.clone()).unwrap();
+            let stuck = sink.0.lock().unwrap();
+            for _ in 0..100_000 {
+                log.add(&record());
+            }
+            drop(stuck);
+            drop(log);
+            let written = sink.0.lock().unwrap();
+            let text = String::from_utf8_lossy(&written);
+            let all = text.lines().count();
+            let told: Vec<u64> = text.lines().filter_map(|l| told(l, format)).collect();
+            let kept = u64::try_from(all - told.len()).unwrap();
+            assert!(kept > 0 && !told.is_empty(), "{kept} {told:?}");
+            assert_eq!(kept + told.iter().sum::<u64>(), 100_000);
         }
-        assert!(log.shared.lock().lines.len() <= CAPACITY);
-        drop(stuck);
-        drop(log);
-        let written = sink.0.lock().unwrap().len();
-        assert!(written > 0 && written <= 3 * CAPACITY, "{written}");
+    }
+
+    fn told(line: &str, format: LogFormat) -> Option<u64> {
+        if !line.contains("lines were dropped") {
+            return None;
+        }
+        if format == LogFormat::Text {
+            return line.split_once(" dropped=")?.1.parse().ok();
+        }
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["kind"], "log");
+        line["dropped"].as_u64()
     }
 }
