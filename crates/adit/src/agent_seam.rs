@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use adit_agent::config::AgentConfig;
 use adit_agent::{AgentError, AgentSettings, PinFrom};
-use adit_link::tasks::Tasks;
 use adit_link::workers::default_count;
 use adit_model::Code;
 use tokio::sync::mpsc;
@@ -21,8 +20,7 @@ const EVENTS: usize = 256;
 /// # Errors
 /// Why it ended by itself.
 pub(crate) async fn run(config: AgentConfig, screen: Arc<Screen>) -> Outcome {
-    let tasks = Tasks::new();
-    let stop = runtime::stop_on_signal(&tasks)?;
+    let stop = runtime::stop_on_signal()?;
     let settings = settings(config, &screen);
     let (events, shown) = mpsc::channel(EVENTS);
     let agent = adit_agent::run(settings, events, stop);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use adit_config::Mistakes;
 use adit_model::Code;
 
-use crate::{advice, terminal};
+use crate::{advice, logging, terminal};
 
 /// A command's failure. Its text never holds a secret.
 #[derive(Debug)]
@@ -76,9 +76,9 @@ impl Failure {
         }
     }
 
-    /// Tells it on stderr and gives the exit status.
+    /// Tells it on stderr, below the log, and gives the exit status.
     pub(crate) fn tell(&self) -> ExitCode {
-        terminal::note(&self.text());
+        logging::note(&self.text());
         ExitCode::from(self.code().fault().exit_status())
     }
 }

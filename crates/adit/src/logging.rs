@@ -2,31 +2,52 @@
 //!
 //! A JSON line begins like a line of the access log, which stands in the same
 //! stream: `time`, then `kind`, so that one reader takes both.
+//!
+//! Whoever logs never waits for who reads: lines go through a queue with a
+//! thread of its own. So the end of the process waits for that one, for a
+//! while: [`AtEnd`].
 
 use std::fmt;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use adit_config::{LogFormat, LogLevel};
+use adit_edge::lines::{LAST_LINES, Lines};
+use adit_model::Code;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::terminal;
+use crate::failure::Failure;
+use crate::{Outcome, terminal};
 
 /// Where events come from that tell who did what to whom.
 const AUDIT: &str = "adit::audit";
 
+/// The lines of this process; it has one log, from its start to its end.
+static LOG: OnceLock<Lines> = OnceLock::new();
+
 /// Starts the log. A second call has no effect.
 ///
 /// Other crates' messages pass from `warn` up, whatever the level of ours.
-pub(crate) fn start<W>(format: LogFormat, level: LogLevel, to: W)
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn start(
+    format: LogFormat,
+    level: LogLevel,
+    to: impl Write + Send + 'static,
+) -> Outcome {
+    let tell = move |count, line: &mut Vec<u8>| dropped(line, format, count);
+    let lines = Lines::start("log", Duration::ZERO, to, tell)
+        .map_err(|error| Failure::new(Code::RUNTIME_FAILED, format!("no thread: {error}")))?;
+    let lines = LOG.get_or_init(|| lines);
     let ours = match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -48,7 +69,7 @@ where
     let filter = EnvFilter::new(format!("{others},adit={ours},adit_agent={agents}"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(to);
+        .with_writer(move || Pushed(lines));
     let started = match format {
         LogFormat::Text => log
             .with_ansi(terminal::note_paint() == adit_config::Paint::Colour)
@@ -56,6 +77,83 @@ where
         LogFormat::Json => log.event_format(Json).try_init(),
     };
     drop(started);
+    log_panics();
+    Ok(())
+}
+
+/// Waits until what was logged so far has been written, at most that long.
+pub(crate) fn flush(within: Duration) {
+    if let Some(lines) = LOG.get() {
+        lines.flush(within);
+    }
+}
+
+/// Tells a person something on stderr, below the lines logged so far.
+pub(crate) fn note(text: &str) {
+    match LOG.get() {
+        Some(lines) => lines.push(format!("{text}\n").as_bytes()),
+        None => terminal::note(text),
+    }
+}
+
+/// Lives as long as `main`: what was logged before its end is written, unless
+/// the reader is stuck.
+pub(crate) struct AtEnd;
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        flush(LAST_LINES);
+    }
+}
+
+/// A panic in a task ends that task alone, and the place where it is told by
+/// default is one where whoever serves could get stuck.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        let at = panic.location().map(ToString::to_string);
+        let at = at.unwrap_or_default();
+        let payload = panic.payload();
+        let what = payload.downcast_ref::<&str>().copied();
+        let what = what.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let what = what.unwrap_or_default();
+        tracing::error!(target: "adit", thread = name, at, "panicked: {what}");
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            note(&trace.to_string());
+        }
+    }));
+}
+
+/// Takes each event as the one piece in which it is written.
+struct Pushed(&'static Lines);
+
+impl Write for Pushed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The line that stands for those that were dropped.
+fn dropped(line: &mut Vec<u8>, format: LogFormat, count: u64) {
+    let what = "the log's reader is too slow, lines were dropped";
+    let mut time = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let text = match format {
+        LogFormat::Text => format!("{time}  WARN adit: {what} dropped={count}\n"),
+        LogFormat::Json => format!(
+            "{{\"time\":\"{time}\",\"kind\":\"log\",\"level\":\"WARN\",\"from\":\"adit\",\
+             \"message\":\"{what}\",\"dropped\":{count}}}\n"
+        ),
+    };
+    line.extend_from_slice(text.as_bytes());
 }
 
 /// One JSON object a line.
@@ -140,8 +238,9 @@ impl Visit for Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
 

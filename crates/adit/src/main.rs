@@ -2,8 +2,9 @@
 //! file parses, runs and turns the end into an exit status.
 //!
 //! Invariants: facts go to stdout, everything else to stderr; nothing but
-//! [`terminal`] and [`view`] writes to either; a secret is printed to a
-//! terminal or by a command that was asked for it, never into a log.
+//! [`terminal`], [`view`] and [`logging`] writes to either; what serves never
+//! waits for who reads them; a secret is printed to a terminal or by a command
+//! that was asked for it, never into a log.
 
 mod advice;
 mod agent_seam;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::refused(&error),
     };
+    let _written = logging::AtEnd;
     match commands::run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),

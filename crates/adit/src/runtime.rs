@@ -1,7 +1,8 @@
 //! The runtime of the calling thread, and the signals that end a process.
 //!
 //! What carries visitors runs on worker threads of its own; here runs only
-//! what looks after the process.
+//! what looks after the process. Signals have a thread of their own, so that
+//! nothing that is stuck keeps a process from being ended.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use adit_model::Code;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
-use crate::terminal;
+use crate::logging;
 
 /// Runs a command to its end.
 ///
@@ -45,25 +46,38 @@ fn raise_descriptor_limit() {
 #[cfg(not(unix))]
 fn raise_descriptor_limit() {}
 
+/// How long the last line may take when the process is ended at once.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// A token that the first SIGTERM or Ctrl-C cancels; a second one ends the
 /// process at once.
 ///
 /// # Errors
-/// The system takes no handler.
-pub(crate) fn stop_on_signal(
-    tasks: &adit_link::tasks::Tasks,
-) -> Result<CancellationToken, Failure> {
+/// The system takes no handler, or gives no thread.
+pub(crate) fn stop_on_signal() -> Result<CancellationToken, Failure> {
+    let failed = |error| Failure::new(Code::RUNTIME_FAILED, format!("no signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen().map_err(failed)?
+    };
     let stop = CancellationToken::new();
-    let mut signals = Signals::listen()
-        .map_err(|error| Failure::new(Code::RUNTIME_FAILED, format!("no signals: {error}")))?;
     let first = stop.clone();
-    tasks.spawn_until_stopped(async move {
+    let wait = async move {
         signals.next().await;
         first.cancel();
         signals.next().await;
-        terminal::note("ended at once, open streams were cut");
+        logging::note("ended at once, open streams were cut");
+        logging::flush(AT_ONCE);
         std::process::exit(i32::from(Code::DRAIN_CUT.fault().exit_status()));
-    });
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread
+        .spawn(move || runtime.block_on(wait))
+        .map_err(failed)?;
     Ok(stop)
 }
 

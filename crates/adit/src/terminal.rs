@@ -1,8 +1,13 @@
 //! Writing to the terminal or to whatever stands in its place.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use adit_config::Paint;
+use adit_edge::lines::{LAST_LINES, Lines};
+use adit_model::Code;
+
+use crate::failure::Failure;
 
 /// Prints facts: a line or more to stdout. A closed pipe is no failure of
 /// ours: who closed it has read enough.
@@ -19,6 +24,37 @@ pub(crate) fn print_whole(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// The stdout of a process that serves meanwhile: nobody waits for who reads
+/// it, but for a moment, so that lines of stdout and of the log keep their
+/// order.
+pub(crate) struct Facts(Lines);
+
+impl Facts {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn open() -> Result<Self, Failure> {
+        // Of facts there are never so many that some are dropped, and who
+        // closed the pipe has read enough.
+        let lines = Lines::start("stdout", Duration::ZERO, io::stdout(), |_, _| {});
+        lines
+            .map(Self)
+            .map_err(|error| Failure::new(Code::RUNTIME_FAILED, format!("no thread: {error}")))
+    }
+
+    /// Prints a line or more, and waits for their way out at most a second.
+    pub(crate) fn print(&self, text: &str) {
+        self.add(text);
+        self.0.flush(LAST_LINES);
+    }
+
+    /// Prints a line or more and waits for nothing.
+    pub(crate) fn add(&self, text: &str) {
+        self.0.push(format!("{text}\n").as_bytes());
+    }
 }
 
 /// Tells a person something: a line or more to stderr.

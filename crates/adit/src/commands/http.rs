@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::place::AgentPlace;
 use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Options, Remarks};
-use crate::view::{LogWriter, Screen};
+use crate::view::Screen;
 use crate::{Outcome, agent_seam, given, logging, runtime};
 
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         None if screen.is_live() => LogLevel::Error,
         _ => config.log.level,
     };
-    logging::start(config.log.format, level, LogWriter(screen.clone()));
+    logging::start(config.log.format, level, screen.log())?;
     settings::warn_unknown_variables();
     remarks.log();
     runtime::run(agent_seam::run(config, screen))

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ));
     };
     let (format, level) = args.log.or(adit_config::LogLevel::Warn);
-    logging::start(format, level, std::io::stderr);
+    logging::start(format, level, std::io::stderr())?;
     remarks.log();
     let screen = Screen::new();
     let pin = ask::pin(config.agent.pin, &screen);

@@ -5,7 +5,7 @@ mod announce;
 use std::time::Duration;
 
 use adit_edge::Edge;
-use adit_link::tasks::Tasks;
+use adit_edge::lines::LAST_LINES;
 use adit_model::Code;
 use clap::Subcommand;
 use tokio::time::interval;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::place::EdgePlace;
 use super::token;
 use crate::settings::{self, LogOptions, Options, Remarks};
+use crate::terminal::Facts;
 use crate::{Outcome, edge_seam, logging, runtime, terminal};
 
 /// How often a terminal is told of a new PIN at most.
@@ -101,24 +102,25 @@ pub(crate) fn run(args: &Args) -> Outcome {
             }
         };
     }
-    logging::start(config.log.format, config.log.level, std::io::stderr);
+    logging::start(config.log.format, config.log.level, std::io::stderr())?;
     settings::warn_unknown_variables();
     remarks.log();
     let about = announce::About::of(&config, &args.place);
     runtime::run(async move {
-        let tasks = Tasks::new();
-        let stop = runtime::stop_on_signal(&tasks)?;
+        let stop = runtime::stop_on_signal()?;
+        let facts = Facts::open()?;
         let edge = edge_seam::start(config, " (or in [doors] of its file)").await?;
         let person = terminal::is_person();
         if person {
-            terminal::print(&announce::for_people(edge.facts(), &about));
+            facts.print(&announce::for_people(edge.facts(), &about));
         } else {
-            terminal::print(&announce::for_scripts(edge.facts()));
+            facts.print(&announce::for_scripts(edge.facts()));
             announce::into_log(edge.facts(), &about);
         }
         // The last line, so that who waits for it has all the others.
-        terminal::print("ready");
-        watch(&edge, &stop, person).await;
+        logging::flush(LAST_LINES);
+        facts.print("ready");
+        watch(&edge, &stop, person.then_some(&facts)).await;
         tracing::info!(target: "adit", "stopping: open requests may end");
         if !edge.stop().await {
             tracing::warn!(target: "adit", code = %Code::DRAIN_CUT, "streams were cut at the end of the drain");
@@ -141,18 +143,18 @@ fn options(args: &Args) -> Options {
 }
 
 /// Waits for the signal; a terminal meanwhile sees each new PIN.
-async fn watch(edge: &Edge, stop: &CancellationToken, person: bool) {
+async fn watch(edge: &Edge, stop: &CancellationToken, person: Option<&Facts>) {
     let mut shown = edge.facts().pin.clone();
     let mut look = interval(PIN_LOOK);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = look.tick(), if person => {
+            _ = look.tick(), if person.is_some() => {
                 let pin = edge.pin();
                 if pin != shown
-                    && let Some(pin) = &pin
+                    && let (Some(pin), Some(person)) = (&pin, person)
                 {
-                    terminal::print(&format!("  PIN now      {}", pin.expose()));
+                    person.add(&format!("  PIN now      {}", pin.expose()));
                 }
                 shown = pin;
             }

@@ -17,8 +17,8 @@ const ROUNDS: usize = 21;
 ///
 /// # Errors
 /// Which step did not answer as it must.
-pub(super) async fn run(facts: &Facts, site: &Site, url: &str) -> Outcome {
-    let good = |what: &str| terminal::print(&format!("ok  {what}"));
+pub(super) async fn run(facts: &Facts, site: &Site, url: &str, shown: &terminal::Facts) -> Outcome {
+    let good = |what: &str| shown.add(&format!("ok  {what}"));
     good(&format!(
         "the agent's link to {} is live: {}",
         facts.link, facts.fingerprint
@@ -55,7 +55,7 @@ pub(super) async fn run(facts: &Facts, site: &Site, url: &str) -> Outcome {
     let trip = round_trip(&mut visitor)
         .await
         .map_err(|error| failed(url, &error))?;
-    terminal::print(&format!(
+    shown.add(&format!(
         "round trip {} µs through door, link, agent and site (median of {ROUNDS})",
         trip.as_micros()
     ));

@@ -52,7 +52,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let (format, level) = args.log.or(LogLevel::Error);
-    logging::start(format, level, std::io::stderr);
+    logging::start(format, level, std::io::stderr())?;
     let folder = tempfile::Builder::new().prefix("adit-demo-").tempdir();
     let folder = folder.map_err(|error| {
         let what = format!("no temporary folder: {error}");
@@ -67,17 +67,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 async fn demo(args: &Args, folder: &Path) -> Outcome {
     let tasks = Tasks::new();
-    let stop = runtime::stop_on_signal(&tasks)?;
+    let stop = runtime::stop_on_signal()?;
+    let shown = terminal::Facts::open()?;
     let site = Site::open(&tasks).await?;
     let edge = edge_seam::start(edge_config(args, folder)?, "").await?;
     let (events, mut told) = mpsc::channel(64);
     let settings = agent_settings(&edge.facts().join.expose(), &site, folder)?;
     let agent_stop = CancellationToken::new();
     let agent = adit_agent::run(settings, events, agent_stop.clone());
-    let shown = async {
+    let watched = async {
         let done = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            done = present(args, folder, edge.facts(), &site, &mut told) => done,
+            done = present(args, folder, edge.facts(), &site, &shown, &mut told) => done,
         };
         if done.is_ok() && !args.check {
             stop.cancelled().await;
@@ -87,7 +88,7 @@ async fn demo(args: &Args, folder: &Path) -> Outcome {
         while told.recv().await.is_some() {}
         done
     };
-    let (ended, done) = tokio::join!(agent, shown);
+    let (ended, done) = tokio::join!(agent, watched);
     edge.stop().await;
     tasks.close(SITE_END).await;
     done.and(ended.map_err(agent_seam::failure))
@@ -99,6 +100,7 @@ async fn present(
     folder: &Path,
     facts: &Facts,
     site: &Site,
+    shown: &terminal::Facts,
     told: &mut mpsc::Receiver<AgentEvent>,
 ) -> Outcome {
     let url = match timeout(LIVE_WITHIN, live(told)).await {
@@ -106,9 +108,9 @@ async fn present(
         Err(_) => return Err(not_live("the agent did not reach the edge in time")),
     };
     if args.check {
-        return check::run(facts, site, &url).await;
+        return check::run(facts, site, &url, shown).await;
     }
-    terminal::print(&welcome(facts, &url, folder));
+    shown.print(&welcome(facts, &url, folder));
     // Events are taken so that the agent's newest are kept, and dropped.
     while told.recv().await.is_some() {}
     Ok(())

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::terminal;
 
 pub(crate) use self::board::Board;
-pub(crate) use self::screen::{LogWriter, Screen};
+pub(crate) use self::screen::Screen;
 
 /// How often the live view is drawn at most.
 const FRAME: Duration = Duration::from_millis(200);

@@ -1,9 +1,8 @@
-//! The one place that draws.
+//! The one place that draws. Whoever calls it may have to wait for the
+//! terminal: the view's thread, the log's, and the one that asks a person.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::terminal;
 
@@ -54,6 +53,15 @@ impl Screen {
     /// Prints a line above the block.
     pub(crate) fn say(&self, line: &str) {
         self.between(|| terminal::print(&terminal::plain(line)));
+    }
+
+    /// The log's way to stderr: above the block, where there is one.
+    pub(crate) fn log(self: &Arc<Self>) -> Box<dyn Write + Send> {
+        if self.live {
+            Box::new(Above(Arc::clone(self)))
+        } else {
+            Box::new(io::stderr())
+        }
     }
 
     /// Leaves the block as it stands; what follows is printed below it.
@@ -116,27 +124,19 @@ fn write_block(out: &mut impl Write, lines: &[String]) -> io::Result<()> {
     out.flush()
 }
 
-/// The log's way to stderr, above the block.
-#[derive(Clone)]
-pub(crate) struct LogWriter(pub(crate) Arc<Screen>);
+/// Stderr, above the block.
+struct Above(Arc<Screen>);
 
-impl Write for LogWriter {
+impl Write for Above {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = Ok(());
         self.0
-            .between(|| drop(io::stderr().lock().write_all(bytes)));
-        Ok(bytes.len())
+            .between(|| written = io::stderr().lock().write_all(bytes));
+        written.map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'w> MakeWriter<'w> for LogWriter {
-    type Writer = Self;
-
-    fn make_writer(&'w self) -> Self {
-        self.clone()
     }
 }
 
