@@ -23,8 +23,9 @@ pub(crate) async fn run(config: AgentConfig, screen: Arc<Screen>) -> Outcome {
     let stop = runtime::stop_on_signal()?;
     let settings = settings(config, &screen);
     let (events, shown) = mpsc::channel(EVENTS);
-    let agent = adit_agent::run(settings, events, stop);
-    let (ended, ()) = tokio::join!(agent, view::show(shown, screen));
+    let view = view::start(shown, screen)?;
+    let ended = adit_agent::run(settings, events, stop).await;
+    view.ended().await;
     ended.map_err(failure)
 }
 

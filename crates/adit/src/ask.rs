@@ -25,7 +25,7 @@ pub(crate) fn pin(configured: Option<SecretRef>, screen: &Arc<Screen>) -> PinFro
         },
         Some(reference) => PinFrom::Asked(Arc::new(move || {
             let (reference, screen) = (reference.clone(), Arc::clone(&screen));
-            Box::pin(async move { looked_up(&reference, &screen) })
+            Box::pin(async move { looked_up(&reference, screen) })
         })),
         None if terminal::can_ask() => {
             let again = Arc::new(AtomicBool::new(false));
@@ -43,7 +43,7 @@ pub(crate) fn pin(configured: Option<SecretRef>, screen: &Arc<Screen>) -> PinFro
 }
 
 /// Files of this size are read faster than another thread would start.
-fn looked_up(reference: &SecretRef, screen: &Screen) -> Option<Pin> {
+fn looked_up(reference: &SecretRef, screen: Arc<Screen>) -> Option<Pin> {
     let remarks = settings::Remarks::default();
     let text = reference.reveal(&settings::variable, &|path| remarks.read_secret(path));
     remarks.log();
@@ -51,7 +51,9 @@ fn looked_up(reference: &SecretRef, screen: &Screen) -> Option<Pin> {
     match pin {
         Ok(pin) => Some(pin),
         Err(why) => {
-            screen.say(&format!("the PIN ({reference:?}) cannot be used: {why}"));
+            let line = format!("the PIN ({reference:?}) cannot be used: {why}");
+            // The terminal may be stuck, and the link waits for the PIN.
+            drop(tokio::task::spawn_blocking(move || screen.say(&line)));
             None
         }
     }

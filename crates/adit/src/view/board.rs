@@ -68,20 +68,6 @@ pub(crate) enum Told {
     News(String),
 }
 
-impl Told {
-    pub(crate) fn print(&self) {
-        match self {
-            Self::Nothing => {}
-            Self::Ready(line) => terminal::print(line),
-            Self::Problem { code, what, remedy } => match code {
-                Some(code) => tracing::warn!(target: "adit", %code, remedy, "{what}"),
-                None => tracing::warn!(target: "adit", remedy, "{what}"),
-            },
-            Self::News(line) => tracing::info!(target: "adit", "{line}"),
-        }
-    }
-}
-
 impl Board {
     pub(crate) fn new() -> Self {
         Self {
