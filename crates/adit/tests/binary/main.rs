@@ -1,5 +1,5 @@
 //! The program as its user meets it: what it prints, how it ends, what outlives
-//! it, what it refuses, and what never leaves it.
+//! it, what it refuses, what never leaves it, and how it bears faults.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,7 +8,9 @@
     reason = "code for tests alone, where a panic is how a test fails"
 )]
 
+mod demo;
 mod doors;
+mod kill;
 mod lab;
 mod mistakes;
 mod people;
