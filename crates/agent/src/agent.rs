@@ -152,7 +152,7 @@ impl Agent {
     fn next_wait(&mut self) -> Duration {
         // Without random bytes all waits are the shortest, but still grow.
         let jitter = random::bytes().map_or(0, u32::from_be_bytes);
-        self.backoff.next(jitter)
+        self.backoff.next(Instant::now(), jitter)
     }
 
     async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) {
