@@ -8,6 +8,7 @@
     reason = "code for tests alone, where a panic is how a test fails"
 )]
 
+mod chaos;
 mod demo;
 mod doors;
 mod kill;
