@@ -113,11 +113,12 @@ pub async fn run_control(
             }
         }
         while let Some(bytes) = control.poll_transmit() {
-            if write_until(&mut socket, &bytes, control.poll_timeout(), stop)
-                .await
-                .is_err()
-            {
-                return ControlEnd::Closed;
+            let due = control.poll_timeout();
+            if let Err(error) = write_until(&mut socket, &bytes, due, stop).await {
+                return match error.kind() {
+                    io::ErrorKind::TimedOut => ControlEnd::Dead,
+                    _ => ControlEnd::Closed,
+                };
             }
         }
         let wake_at = control
