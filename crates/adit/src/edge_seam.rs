@@ -1,12 +1,11 @@
 //! Where commands meet the edge.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
 use adit_edge::Edge;
 use adit_edge::StartError;
 use adit_edge::config::EdgeConfig;
 use adit_edge::control::ControlError;
 use adit_edge::control::client::{Client, Place};
+use adit_edge::link_address;
 use adit_model::Code;
 
 use crate::failure::Failure;
@@ -37,9 +36,11 @@ pub(crate) async fn start(config: EdgeConfig) -> Result<Edge, Failure> {
 /// # Errors
 /// Neither can be reached.
 pub(crate) fn desk(config: &EdgeConfig, may_create: bool) -> Result<Client, Failure> {
+    // When no edge runs that could say where agents reach it.
+    let address = link_address(config.server.public.as_deref(), config.doors.link);
     let place = Place {
         data: config.server.data.clone(),
-        addresses: vec![reached_at(config)],
+        addresses: vec![address],
         secret: config.admission.secret.clone(),
     };
     Client::open(place, may_create).map_err(refused)
@@ -48,16 +49,4 @@ pub(crate) fn desk(config: &EdgeConfig, may_create: bool) -> Result<Client, Fail
 /// An administration's error as a failure of a command.
 pub(crate) fn refused(error: ControlError) -> Failure {
     Failure::new(error.code(), error)
-}
-
-/// Where agents reach the link door when no edge runs that could say so.
-fn reached_at(config: &EdgeConfig) -> String {
-    let link = config.doors.link;
-    let ip = match link.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let own = SocketAddr::new(ip, link.port()).to_string();
-    config.server.public.clone().unwrap_or(own)
 }

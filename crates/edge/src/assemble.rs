@@ -18,7 +18,7 @@ use adit_routing::{Route, RouteTable, Target};
 use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Policy, SystemClock};
 use crate::api::ApiDoor;
 use crate::config::{self, EdgeConfig};
-use crate::http::{AccessLog, DoorParts, HttpDoor, HttpSettings};
+use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
 use crate::metrics::Metrics;
@@ -73,7 +73,7 @@ fn join_string(store: &Store, address: &str) -> JoinString {
 
 /// Where agents reach the link door: where the configuration says, else where
 /// it stands; a door on every address is reached from this machine.
-fn link_address(public: Option<&str>, link: SocketAddr) -> String {
+pub fn link_address(public: Option<&str>, link: SocketAddr) -> String {
     let ip = match link.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -123,7 +123,7 @@ pub(crate) fn parts(
         log: config
             .log
             .access
-            .then(|| AccessLog::start(config.log.format, std::io::stderr()))
+            .then(|| AccessLog::start(log_form(config), std::io::stderr()))
             .transpose()
             .map_err(StartError::Worker)?,
         tasks: streams.clone(),
@@ -155,8 +155,19 @@ pub(crate) fn parts(
     })
 }
 
-/// `http://{name}.example.test:8080`, without the port where it is 80.
+fn log_form(config: &EdgeConfig) -> Form {
+    Form {
+        format: config.log.format,
+        queries: config.log.queries,
+    }
+}
+
+/// `http://{name}.example.test:8080`, without the port where it is 80; or as
+/// the configuration says that visitors see it.
 fn url_pattern(config: &EdgeConfig, http: SocketAddr) -> String {
+    if let Some(url) = &config.server.url {
+        return url.pattern();
+    }
     let port = match http.port() {
         80 => String::new(),
         port => format!(":{port}"),

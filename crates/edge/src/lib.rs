@@ -29,4 +29,5 @@ mod status;
 pub mod sync_stats;
 mod tunnels;
 
+pub use assemble::link_address;
 pub use serve::{Edge, Facts, StartError};

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Domain below which tunnels appear as NAME.DOMAIN
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
+    /// The domain as visitors reach it through a TLS proxy: https://DOMAIN
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
     /// Where agents reach the link door from outside
     #[arg(long, value_name = "HOST:PORT")]
     public: Option<String>,
@@ -118,6 +121,7 @@ fn options(args: &Args) -> Options {
     let mut options = Options::default();
     options.set_path("ADIT_SERVER_DATA", "--data", args.place.data.as_deref());
     options.set("ADIT_SERVER_DOMAIN", "--domain", args.domain.as_deref());
+    options.set("ADIT_SERVER_URL", "--url", args.url.as_deref());
     options.set("ADIT_SERVER_PUBLIC", "--public", args.public.as_deref());
     options.set("ADIT_DOORS_HTTP", "--http", args.http.as_deref());
     options.set("ADIT_DOORS_LINK", "--link", args.link.as_deref());

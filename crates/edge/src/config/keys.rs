@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
-use super::{KeyPolicy, PinPolicy};
+use super::{KeyPolicy, PinPolicy, PublicUrl};
 
 /// The whole file.
 pub static SPEC: Spec = Spec {
@@ -28,7 +28,7 @@ pub static SERVER: SectionSpec = SectionSpec {
     name: "server",
     repeated: false,
     help: "The edge itself.",
-    keys: &[&DOMAIN, &PUBLIC, &DATA, &WORKERS, &DRAIN],
+    keys: &[&DOMAIN, &URL, &PUBLIC, &DATA, &WORKERS, &DRAIN],
 };
 
 pub(super) static DOMAIN: Key<Parsed<Domain>> = Key::or(
@@ -40,6 +40,15 @@ pub(super) static DOMAIN: Key<Parsed<Domain>> = Key::or(
     },
     "\"localhost\"",
     "Agents' tunnels appear as `<name>.<domain>`; DNS must lead `*.<domain>` to this machine.",
+);
+pub(super) static URL: Key<Parsed<PublicUrl>> = Key::optional(
+    "url",
+    Parsed {
+        wanted: "a URL of the domain",
+        example: "https://example.test",
+        parse: PublicUrl::parse,
+    },
+    "The domain as visitors reach it through your TLS proxy; tunnels' URLs are told accordingly. Default: the HTTP door itself, in plain HTTP.",
 );
 pub(super) static PUBLIC: Key<Parsed<String>> = Key::optional(
     "public",
@@ -211,7 +220,7 @@ pub static LOG: SectionSpec = SectionSpec {
     name: "log",
     repeated: false,
     help: "The log, on stderr.",
-    keys: &[&LOG_FORMAT, &LOG_LEVEL, &ACCESS],
+    keys: &[&LOG_FORMAT, &LOG_LEVEL, &ACCESS, &QUERIES],
 };
 
 pub(super) static ACCESS: Key<Flag> = Key::or(
@@ -219,6 +228,13 @@ pub(super) static ACCESS: Key<Flag> = Key::or(
     Flag,
     "true",
     "Whether each request has a line, with the backend that answered.",
+);
+
+pub(super) static QUERIES: Key<Flag> = Key::or(
+    "queries",
+    Flag,
+    "false",
+    "Whether those lines show the query of a URL, where visitors may have passwords and tokens.",
 );
 
 /// `[[route]]`.
@@ -346,7 +362,7 @@ fn host_and_port(text: &str) -> Result<String, String> {
     Ok(format!("{host}:{}", port_of(port)?))
 }
 
-fn port_of(text: &str) -> Result<u16, String> {
+pub(super) fn port_of(text: &str) -> Result<u16, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let port = text.parse::<u16>().ok().filter(|port| digits && *port > 0);
     port.ok_or_else(|| format!("`{text}` is not a port from 1 to 65535"))

@@ -10,6 +10,7 @@ pub mod keys;
 mod limit_keys;
 mod read;
 mod route;
+mod url;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use self::auth::{BasicAuth, Password};
 pub use self::route::RouteConfig;
+pub use self::url::PublicUrl;
 
 /// The complete example that `adit config example server` prints.
 pub const EXAMPLE: &str = include_str!("../../../../examples/server.toml");
@@ -56,6 +58,8 @@ pub struct Server {
     /// `host:port` that the join string carries; `None`: the link door's own
     /// address.
     pub public: Option<String>,
+    /// How visitors reach the domain; `None`: at the HTTP door itself.
+    pub url: Option<PublicUrl>,
     /// Where the edge keeps its identity, secrets and agents. It may not exist
     /// yet.
     pub data: PathBuf,
@@ -186,6 +190,8 @@ pub struct Log {
     pub level: LogLevel,
     /// Whether each request has a line.
     pub access: bool,
+    /// Whether those lines show queries.
+    pub queries: bool,
 }
 
 impl EdgeConfig {

@@ -49,8 +49,22 @@ fn server(document: &Document<'_>) -> Option<Server> {
             None
         }),
     };
+    let url = section.get(&keys::URL);
+    let domain = match &url {
+        Some(url) if !section.is_given("domain") => Some(url.domain().clone()),
+        _ => section.get(&keys::DOMAIN),
+    };
+    if let (Some(domain), Some(url)) = (&domain, &url)
+        && url.domain() != domain
+    {
+        let (own, other) = (domain.host(), url.domain().host());
+        let sentence = format!("`url` is of {other}, and tunnels appear under {own}");
+        let help = format!("set domain = \"{other}\", or `url` to one of {own}");
+        section.complain(Code::CONFIG_CONFLICT, "url", &sentence, Some(&help));
+    }
     Some(Server {
-        domain: section.get(&keys::DOMAIN)?,
+        domain: domain?,
+        url,
         public: section.get(&keys::PUBLIC),
         data: data?,
         workers: NonZeroUsize::new(number(&section, &keys::WORKERS)? as usize),
@@ -204,6 +218,7 @@ fn log(section: &Section<'_>) -> Option<Log> {
         format: section.get(&LOG_FORMAT)?,
         level: section.get(&LOG_LEVEL)?,
         access: section.get(&keys::ACCESS)?,
+        queries: section.get(&keys::QUERIES)?,
     })
 }
 

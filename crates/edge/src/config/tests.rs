@@ -273,3 +273,11 @@ fn a_cut_or_maimed_file_is_a_mistake_or_a_configuration() {
         }
     }
 }
+
+#[test]
+fn the_url_of_a_proxy_names_the_domain_too() {
+    let config = parse("[server]\nurl = \"https://a.test\"\n", &[]).unwrap();
+    assert_eq!(config.server.domain.host().to_string(), "a.test");
+    let pattern = config.server.url.unwrap().pattern();
+    assert_eq!(pattern, "https://{name}.a.test");
+}

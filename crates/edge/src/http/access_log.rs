@@ -42,10 +42,19 @@ impl Shared {
     }
 }
 
+/// What lines look like.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// For people or for programs.
+    pub format: LogFormat,
+    /// Whether queries are shown, which may hold what visitors keep secret.
+    pub queries: bool,
+}
+
 /// The access log. Dropping it writes what waits.
 #[derive(Debug)]
 pub struct AccessLog {
-    format: LogFormat,
+    form: Form,
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
@@ -55,13 +64,13 @@ impl AccessLog {
     ///
     /// # Errors
     /// The system's, when it gives no thread.
-    pub fn start(format: LogFormat, sink: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
+    pub fn start(form: Form, sink: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
         let shared = Arc::<Shared>::default();
         let for_writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("access-log".into());
         let writer = thread.spawn(move || write_out(&for_writer, sink))?;
         Ok(Arc::new(Self {
-            format,
+            form,
             shared,
             writer: Some(writer),
         }))
@@ -76,9 +85,10 @@ impl AccessLog {
             line.clear();
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.unwrap_or_default();
-            match self.format {
-                LogFormat::Json => json(line, record, now),
-                LogFormat::Text => text(line, record, now),
+            let shown = record.shown(self.form.queries);
+            match self.form.format {
+                LogFormat::Json => json(line, &shown, now),
+                LogFormat::Text => text(line, &shown, now),
             }
             line.push(b'\n');
             self.push(line);
@@ -299,6 +309,11 @@ mod tests {
     use super::*;
     use crate::http::record::Fault;
 
+    const PLAIN: Form = Form {
+        format: LogFormat::Text,
+        queries: false,
+    };
+
     fn record() -> Record<'static> {
         Record {
             id: b"id1",
@@ -343,6 +358,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn queries_are_shown_to_who_asks_for_them_alone() {
+        for (queries, expected) in [(false, 0), (true, 2)] {
+            let sink = Sink::default();
+            let format = LogFormat::Json;
+            let log = AccessLog::start(Form { format, queries }, sink.clone()).unwrap();
+            log.add(&Record {
+                query: Some(b"token=abc"),
+                referer: Some(b"http://a.test/from?token=abc"),
+                ..record()
+            });
+            drop(log);
+            let line = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(line.matches("token=abc").count(), expected, "{line}");
+            assert!(line.contains("http://a.test/from"), "{line}");
+        }
+    }
+
     /// A sink that can be held up.
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -361,7 +394,7 @@ mod tests {
     #[test]
     fn dropping_the_log_writes_what_waits() {
         let sink = Sink::default();
-        let log = AccessLog::start(LogFormat::Text, sink.clone()).unwrap();
+        let log = AccessLog::start(PLAIN, sink.clone()).unwrap();
         for _ in 0..1000 {
             log.add(&record());
         }
@@ -373,7 +406,7 @@ mod tests {
     #[test]
     fn a_stuck_reader_costs_lines_not_memory() {
         let sink = Sink::default();
-        let log = AccessLog::start(LogFormat::Text, sink.clone()).unwrap();
+        let log = AccessLog::start(PLAIN, sink.clone()).unwrap();
         let stuck = sink.0.lock().unwrap();
         for _ in 0..100_000 {
             log.add(&record());

@@ -49,7 +49,7 @@ use adit_routing::{RouteTable, Target, Upstream};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-pub use self::access_log::AccessLog;
+pub use self::access_log::{AccessLog, Form};
 use self::buffer::Work;
 use self::idle::{Budget, IdleStreams};
 pub use self::record::Record;

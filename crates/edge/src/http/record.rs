@@ -152,6 +152,25 @@ pub struct Record<'a> {
     pub(super) fault: Option<&'a Fault>,
 }
 
+impl<'a> Record<'a> {
+    /// What of it is written: without queries (RFC 3986 §3.4), its own and the
+    /// one in `Referer`, unless they are wanted.
+    pub(super) fn shown(&self, queries: bool) -> Self {
+        if queries {
+            return *self;
+        }
+        Self {
+            query: None,
+            referer: self.referer.map(before_query),
+            ..*self
+        }
+    }
+}
+
+fn before_query(url: &[u8]) -> &[u8] {
+    url.split(|byte| *byte == b'?').next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -263,8 +263,12 @@ impl std::io::Write for Lines {
 async fn each_request_leaves_a_line() {
     let lines = Lines::default();
     let sink = lines.clone();
+    let form = Form {
+        format: LogFormat::Json,
+        queries: true,
+    };
     let log = move |parts: &mut DoorParts| {
-        parts.log = Some(AccessLog::start(LogFormat::Json, sink).unwrap());
+        parts.log = Some(AccessLog::start(form, sink).unwrap());
     };
     let limits = LimitSettings::default();
     let world = World::with(plain, log, limits, RouteOptions::default()).await;
