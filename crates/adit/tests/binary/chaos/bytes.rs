@@ -5,18 +5,26 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, Read};
 
+/// A block of a body; each begins with its number.
+const BLOCK: usize = 4096;
+
 /// A body of this length for a token.
 pub(super) fn body(token: &str, length: usize) -> Vec<u8> {
     let mut hasher = DefaultHasher::new();
     token.hash(&mut hasher);
     let mut state = hasher.finish() | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
+    let mut block = Vec::with_capacity(BLOCK);
+    while block.len() < length.min(BLOCK) {
         // Marsaglia's xorshift64.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
+        block.extend(state.to_le_bytes());
+    }
+    let mut bytes = Vec::with_capacity(length + BLOCK);
+    for number in 0..length.div_ceil(BLOCK) as u64 {
+        bytes.extend_from_slice(&(state ^ number).to_le_bytes());
+        bytes.extend_from_slice(&block[8..]);
     }
     bytes.truncate(length);
     bytes

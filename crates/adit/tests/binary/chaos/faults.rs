@@ -7,9 +7,8 @@ use adit_testkit::counters::held;
 use adit_testkit::wait::until_true;
 
 use super::bytes::{body, read};
-use super::load::connect;
+use super::load::{connect, write};
 use super::world::{ALL, APP, World};
-use super::{crowd, load};
 
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +29,6 @@ pub(super) enum Fault {
     Forgotten,
     /// A visitor does not read.
     SlowReader,
-    /// Ten thousand strangers say nothing.
-    Crowd,
 }
 
 /// Bytes that the slow reader asks for.
@@ -40,8 +37,8 @@ const LARGE: usize = 24 << 20;
 const BUFFERS: u64 = 8 << 10;
 
 impl Fault {
-    /// Those that happen in every round.
-    pub(super) const COMMON: [Self; 6] = [
+    /// Those that leave both processes alone.
+    pub(super) const OF_A_LINK: [Self; 6] = [
         Self::Cut,
         Self::Away,
         Self::Stall,
@@ -54,7 +51,6 @@ impl Fault {
 impl World {
     /// Begins a fault, ends it, and waits until nothing is felt of it.
     pub(super) fn suffer(&mut self, fault: Fault) {
-        println!("{fault:?}");
         let begun = Instant::now();
         match fault {
             Fault::KillEdge => {
@@ -65,13 +61,13 @@ impl World {
                 self.load.trouble(ALL, begun);
             }
             Fault::SlowReader => self.slow_reader(),
-            Fault::Crowd => crowd::comes(self),
             of_a_link => {
                 let ended = self.spoil(of_a_link);
                 self.back(APP, ended);
                 self.load.trouble(APP, begun);
             }
         }
+        println!("  {fault:?} took {:?} in all", begun.elapsed());
     }
 
     /// Begins and ends a fault that the agent of `app` alone may feel; when its
@@ -144,7 +140,7 @@ impl World {
         let memory = || processes.each_ref().map(|id| held(id).memory);
         let before = memory();
         let mut slow = connect(self.edge().http).unwrap();
-        load::write(
+        write(
             &slow,
             format!("GET /slow HTTP/1.1\r\nHost: app.test\r\nX-Wanted: {LARGE}\r\n\r\n").as_bytes(),
         );

@@ -1,5 +1,6 @@
 //! Visitors that ask without a pause and check every byte.
 
+use std::collections::HashMap;
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,7 +37,7 @@ struct State {
     over: bool,
     /// Visitors that do not rest.
     busy: usize,
-    done: Vec<&'static str>,
+    done: HashMap<&'static str, u64>,
     failures: Vec<Failure>,
     troubles: Vec<Trouble>,
     /// Answers that nobody may ever get.
@@ -73,8 +74,8 @@ impl Shared {
         state.paused || state.over
     }
 
-    /// A visitor that found the door shut tries again a moment later, or when
-    /// something changes.
+    /// A visitor that got nothing tries again a moment later, or when something
+    /// changes.
     fn moment(&self) {
         let state = self.lock();
         drop(self.changed.wait_timeout(state, Duration::from_millis(20)));
@@ -106,8 +107,7 @@ impl Load {
     }
 
     fn done(&self, name: &str) -> u64 {
-        let state = self.shared.lock();
-        state.done.iter().filter(|done| **done == name).count() as u64
+        self.shared.lock().done.get(name).copied().unwrap_or(0)
     }
 
     /// Waits until visitors of a name have got so many more answers.
@@ -155,11 +155,11 @@ impl Load {
     }
 
     /// Sends them home; answers and failures.
-    pub(super) fn end(mut self) -> (usize, usize) {
+    pub(super) fn end(mut self) -> (u64, usize) {
         self.pause();
         self.stop();
         let state = self.shared.lock();
-        (state.done.len(), state.failures.len())
+        (state.done.values().sum(), state.failures.len())
     }
 
     fn stop(&mut self) {
@@ -193,7 +193,6 @@ impl Visitor {
             let socket = connection.take().or_else(|| connect(self.door));
             let Some(mut socket) = socket else {
                 self.failed(begun, "the door is shut".to_owned());
-                self.shared.moment();
                 continue;
             };
             count += 1;
@@ -201,7 +200,7 @@ impl Visitor {
             let asked = ask(&mut socket, self.name, &token, request(&token, count));
             match asked {
                 Ok(()) => {
-                    self.shared.lock().done.push(self.name);
+                    *self.shared.lock().done.entry(self.name).or_default() += 1;
                     let keeps = count % KEPT != 0 && !self.shared.rests();
                     connection = keeps.then_some(socket);
                 }
@@ -218,6 +217,7 @@ impl Visitor {
             ended: Instant::now(),
             why,
         });
+        self.shared.moment();
     }
 }
 

@@ -20,6 +20,7 @@ mod world;
 
 use std::hash::{BuildHasher, RandomState};
 
+use crowd::Crowd;
 use faults::Fault;
 use world::World;
 
@@ -40,31 +41,27 @@ fn service_survives_chaos_and_nothing_leaks() {
     println!("ADIT_CHAOS_SEED={seed} repeats the order");
     let mut world = World::start(seed);
     // The agent lives through all of it, then the edge does.
-    for (name, may_die) in [("edge", Fault::KillEdge), ("agent", Fault::KillAgent)] {
-        println!("a round in which the {name} may die");
-        let before = if may_die == Fault::KillEdge {
-            world.agent_at_rest()
-        } else {
-            world.edge_at_rest()
-        };
-        let mut faults = Fault::COMMON.to_vec();
-        faults.extend([may_die, may_die]);
-        world.shuffle(&mut faults);
-        for fault in faults {
-            let requests = PAUSE + world.below(60);
-            world.load.more("app", requests);
-            world.suffer(fault);
-        }
-        if may_die == Fault::KillAgent {
-            world.suffer(Fault::Crowd);
-        }
-        world.load.more("app", PAUSE);
-        let after = if may_die == Fault::KillEdge {
-            world.agent_at_rest()
-        } else {
-            world.edge_at_rest()
-        };
-        after.is_no_more_than(&before);
-    }
+    let before = world.agent_at_rest();
+    round(&mut world, Fault::KillEdge);
+    world.agent_at_rest().is_no_more_than(&before);
+
+    let before = world.edge_at_rest();
+    let crowd = Crowd::comes(&world);
+    round(&mut world, Fault::KillAgent);
+    crowd.is_gone(&world);
+    world.edge_at_rest().is_no_more_than(&before);
     world.end();
+}
+
+/// Everything that happens to a link, and one side dies twice.
+fn round(world: &mut World, death: Fault) {
+    let mut faults = Fault::OF_A_LINK.to_vec();
+    faults.extend([death, death]);
+    world.shuffle(&mut faults);
+    for fault in faults {
+        let requests = PAUSE + world.below(60);
+        world.load.more("app", requests);
+        world.suffer(fault);
+    }
+    world.load.more("app", PAUSE);
 }

@@ -55,9 +55,7 @@ impl World {
         self.load.pause();
         self.stop_edge();
         let id = self.app().process.id().to_string();
-        let t0 = Instant::now(); let mut shown = false;
         let held = until("the agent has no socket", || {
-            if !shown && t0.elapsed().as_secs() > 5 { shown = true; println!("{}", String::from_utf8_lossy(&std::process::Command::new("ss").args(["-tnopi"]).output().unwrap().stdout)); println!("agent {id} log {}", self.app().log()); }
             (sockets(&id) == 0).then(|| held(&id))
         });
         let begun = Instant::now();
