@@ -58,6 +58,7 @@ enum Step {
     Dialled(Dialled),
     Network(Change),
     AskAgain,
+    Forgotten,
 }
 
 impl Agent {
@@ -101,6 +102,8 @@ impl Agent {
                 Step::Dialled(Err(error)) => self.on_failed(error).await?,
                 Step::Network(change) => self.on_network(change),
                 Step::AskAgain => self.ask_again(),
+                // Dropping the links ends their streams.
+                Step::Forgotten => return Err(AgentError::Forgotten(self.known.edge)),
             }
         }
     }
@@ -113,6 +116,7 @@ impl Agent {
             dialled = finished(&mut self.attempt) => Step::Dialled(dialled),
             change = self.network.changed() => Step::Network(change),
             () = until(due) => Step::AskAgain,
+            () = self.known.forgotten() => Step::Forgotten,
         }
     }
 

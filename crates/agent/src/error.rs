@@ -17,6 +17,9 @@ pub enum AgentError {
     /// No join string was given and none is remembered.
     #[error("this machine has not joined an edge: run adit join with a join string, or give one")]
     NotJoined,
+    /// `adit edge forget` was run for the edge of this agent.
+    #[error("the edge {0} was forgotten on this machine: its streams have ended")]
+    Forgotten(PublicKey),
     /// A login for visitors cannot be used.
     #[error(transparent)]
     Login(#[from] LoginError),
@@ -63,7 +66,7 @@ impl AgentError {
     pub fn code(&self) -> Code {
         match self {
             Self::State(error) => error.code(),
-            Self::NotJoined => Code::JOIN_ABSENT,
+            Self::NotJoined | Self::Forgotten(_) => Code::JOIN_ABSENT,
             Self::Login(_) => Code::BAD_AUTH,
             Self::Tls(_) | Self::Worker(_) => Code::RUNTIME_FAILED,
             Self::Refused(refusal) => refusal.code(),

@@ -120,6 +120,11 @@ impl DataFolder {
         })
     }
 
+    /// Whether anything is remembered of `edge`; one look at a file's name.
+    pub(crate) fn remembers(&self, edge: &PublicKey) -> bool {
+        self.record(edge).exists()
+    }
+
     /// Forgets an edge, its secret and, where it was the joined one, that too.
     /// `false` where nothing was known of it. A damaged record goes too: this
     /// is how its owner says so.
