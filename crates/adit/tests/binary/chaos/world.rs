@@ -51,6 +51,7 @@ impl World {
             lab.run_with(&["join", "--data", &data], &variables).done();
         }
         let names = ["app", "app", "app", "calm"];
+        let begun = Instant::now();
         let mut world = Self {
             load: Load::start(edge.http, seed, &names),
             between,
@@ -67,7 +68,6 @@ impl World {
                 .unwrap(),
             lab,
         };
-        let begun = Instant::now();
         world.start_app();
         world.start_calm();
         world.load.trouble(ALL, begun);
