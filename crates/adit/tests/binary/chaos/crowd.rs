@@ -49,7 +49,7 @@ impl Crowd {
     }
 
     /// All of them were closed in time, without a byte.
-    pub(super) fn is_gone(self, world: &World) {
+    pub(super) fn goes(self, world: &World) {
         let ended = self.0.ended();
         assert!(ended.status.success(), "{}", ended.text());
         let said = ended.text();

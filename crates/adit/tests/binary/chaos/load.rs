@@ -201,7 +201,7 @@ impl Visitor {
             match asked {
                 Ok(()) => {
                     *self.shared.lock().done.entry(self.name).or_default() += 1;
-                    let keeps = count % KEPT != 0 && !self.shared.rests();
+                    let keeps = !count.is_multiple_of(KEPT) && !self.shared.rests();
                     connection = keeps.then_some(socket);
                 }
                 Err(Bad::Failed(why)) => self.failed(begun, why),
@@ -332,7 +332,7 @@ fn answer(name: &str, request: &Message) -> Vec<u8> {
     let body = body(&format!("{name} {token}"), wanted.unwrap_or(0));
     let head = format!("HTTP/1.1 200 OK\r\nX-Token: {token}\r\n");
     let mut bytes = head.into_bytes();
-    if body.len() % 2 == 0 {
+    if body.len().is_multiple_of(2) {
         bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
         bytes.extend(body);
     } else {

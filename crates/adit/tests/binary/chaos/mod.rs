@@ -48,7 +48,7 @@ fn service_survives_chaos_and_nothing_leaks() {
     let before = world.edge_at_rest();
     let crowd = Crowd::comes(&world);
     round(&mut world, Fault::KillAgent);
-    crowd.is_gone(&world);
+    crowd.goes(&world);
     world.edge_at_rest().is_no_more_than(&before);
     world.end();
 }
