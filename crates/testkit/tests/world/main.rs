@@ -5,4 +5,3 @@ mod agents;
 mod http;
 mod link;
 mod peers;
-mod protocol;
