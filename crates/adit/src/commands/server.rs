@@ -79,7 +79,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let config = settings::edge(args.place.config.as_deref(), &options(args))?;
     if args.print_join {
         let desk = edge_seam::desk(&config, true)?;
-        let join = desk.join().map_err(edge_seam::refused)?;
+        let mut join = desk.join().map_err(edge_seam::refused)?;
+        // A running edge tells the address that it was started with.
+        if let Some(public) = &args.public {
+            join.addresses = vec![public.clone()];
+        }
         return Ok(terminal::print_whole(&format!("{}\n", join.expose()))?);
     }
     if args.print_pin {

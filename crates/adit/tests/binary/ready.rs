@@ -50,6 +50,10 @@ fn join_string_and_pin_are_printed_alone() {
     );
     let parsed: adit_model::JoinString = text.parse().unwrap();
     assert_eq!(parsed.addresses, ["edge.test:7400"]);
+    let other = ["server", "--public", "other.test:1", "--print-join"];
+    let other: adit_model::JoinString = edge.ask(&lab, &other).done().trim().parse().unwrap();
+    assert_eq!(other.addresses, ["other.test:1"]);
+    assert_eq!(other.edge, parsed.edge);
     let pin = edge.ask(&lab, &["server", "--print-pin"]);
     assert_eq!((pin.code, pin.err.as_str()), (0, ""));
     assert!(adit_model::Pin::parse(pin.out.trim()).is_ok() && pin.out.trim().len() == 6);
