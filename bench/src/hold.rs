@@ -72,6 +72,7 @@ async fn one(join: Arc<JoinString>, tasks: Tasks, number: usize) -> Result<Agent
         identity: Arc::new(Identity::from_seed(random()?).map_err(failed)?),
         instance: InstanceId(random()?),
         pin: None,
+        tunnels: 1,
         handler: Arc::new(Nobody),
         tasks,
         workers: Vec::new(),

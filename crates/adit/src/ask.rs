@@ -44,7 +44,9 @@ pub(crate) fn pin(configured: Option<SecretRef>, screen: &Arc<Screen>) -> PinFro
 
 /// Files of this size are read faster than another thread would start.
 fn looked_up(reference: &SecretRef, screen: &Screen) -> Option<Pin> {
-    let text = reference.reveal(&settings::variable, &settings::read);
+    let remarks = settings::Remarks::default();
+    let text = reference.reveal(&settings::variable, &|path| remarks.read_secret(path));
+    remarks.log();
     let pin = text.and_then(|text| Pin::parse(&text).map_err(|why| why.to_string()));
     match pin {
         Ok(pin) => Some(pin),

@@ -17,6 +17,7 @@ use crate::terminal;
 /// # Errors
 /// The command's failure, or that the system gave no event queue.
 pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -26,6 +27,23 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
+
+/// Every visitor is a socket or two, and the usual soft limit of 1024 stands
+/// only for programs that call `select`. Best effort: what is not allowed stays
+/// as it was.
+#[cfg(unix)]
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
+#[cfg(not(unix))]
+fn raise_descriptor_limit() {}
 
 /// A token that the first SIGTERM or Ctrl-C cancels; a second one ends the
 /// process at once.

@@ -1,5 +1,6 @@
 //! Configurations from files, environment and options.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use adit_edge::config::EdgeConfig;
 use clap::ValueEnum;
 
 use crate::failure::Failure;
+use crate::terminal;
 
 /// Most bytes of a configuration or a secret's file.
 const MAX: u64 = 1 << 20;
@@ -124,20 +126,77 @@ impl Options {
     }
 }
 
+/// Sentences about what is right and still deserves a warning.
+#[derive(Debug, Default)]
+pub(crate) struct Remarks(RefCell<Vec<String>>);
+
+impl Remarks {
+    /// Each as a warning in the log, which has to be started.
+    pub(crate) fn log(&self) {
+        for remark in self.0.borrow().iter() {
+            tracing::warn!(target: "adit", "{remark}");
+        }
+    }
+
+    /// Each as a line for the person at the terminal.
+    pub(crate) fn note(&self) {
+        for remark in self.0.borrow().iter() {
+            terminal::note(&format!("warning: {}", terminal::plain(remark)));
+        }
+    }
+
+    /// The text of a file that holds a secret, with a remark when everybody on
+    /// this machine can read it.
+    ///
+    /// # Errors
+    /// The system's words.
+    pub(crate) fn read_secret(&self, path: &Path) -> Result<String, String> {
+        let text = read(path)?;
+        if is_exposed(path) {
+            let path = path.display();
+            self.0.borrow_mut().push(format!(
+                "every user of this machine can read the secret in {path}: chmod 600 {path}"
+            ));
+        }
+        Ok(text)
+    }
+}
+
+/// Whether others than owner and group may read a file.
+#[cfg(unix)]
+fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o004 != 0)
+}
+
+/// Elsewhere rights are not told by bits.
+#[cfg(not(unix))]
+fn is_exposed(_: &Path) -> bool {
+    false
+}
+
 /// An edge's configuration.
 ///
 /// # Errors
 /// Every mistake at once.
-pub(crate) fn edge(file: Option<&Path>, options: &Options) -> Result<EdgeConfig, Failure> {
+pub(crate) fn edge(
+    file: Option<&Path>,
+    options: &Options,
+    remarks: &Remarks,
+) -> Result<EdgeConfig, Failure> {
     let file = file.map(PathBuf::from).or_else(configured);
     let text = text_of(file.as_deref())?;
-    Ok(EdgeConfig::parse(Input {
+    let config = EdgeConfig::parse(Input {
         text: &text,
         file: file.as_deref(),
         variable: &variable,
-        read: &read,
+        read: &|path| remarks.read_secret(path),
         options: &options.as_given(),
-    })?)
+    })?;
+    let own = config.remarks().into_iter().map(str::to_owned);
+    remarks.0.borrow_mut().extend(own);
+    Ok(config)
 }
 
 /// An edge's configuration from options alone: neither file nor environment.
@@ -158,16 +217,21 @@ pub(crate) fn edge_alone(options: &Options) -> Result<EdgeConfig, Failure> {
 ///
 /// # Errors
 /// Every mistake at once.
-pub(crate) fn agent(file: Option<&Path>, options: &Options) -> Result<AgentConfig, Failure> {
+pub(crate) fn agent(
+    file: Option<&Path>,
+    options: &Options,
+    remarks: &Remarks,
+) -> Result<AgentConfig, Failure> {
     let file = file.map(PathBuf::from);
     let text = text_of(file.as_deref())?;
-    Ok(AgentConfig::parse(Input {
+    let parsed = AgentConfig::parse(Input {
         text: &text,
         file: file.as_deref(),
         variable: &variable,
-        read: &read,
+        read: &|path| remarks.read_secret(path),
         options: &options.as_given(),
-    })?)
+    });
+    Ok(parsed.map_err(|mistakes| mistakes.with_variables_as(&typed))?)
 }
 
 /// The file that the environment names, for commands that may go without.
@@ -186,13 +250,25 @@ fn text_of(file: Option<&Path>) -> Result<String, Failure> {
 /// A variable of the environment. The short names of what an agent needs
 /// stand for the long ones.
 pub(crate) fn variable(name: &str) -> Option<String> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let short = match name {
+    set(name).or_else(|| short(name).and_then(set))
+}
+
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn short(name: &str) -> Option<&'static str> {
+    match name {
         "ADIT_AGENT_EDGE" => Some("ADIT_EDGE"),
         "ADIT_AGENT_PIN" => Some("ADIT_PIN"),
         _ => None,
-    };
-    set(name).or_else(|| short.and_then(set))
+    }
+}
+
+/// The name under which a person has set a variable.
+fn typed(name: &str) -> Option<String> {
+    let short = short(name).filter(|_| set(name).is_none());
+    short.map(str::to_owned)
 }
 
 /// A file's text, or the system's words why not.

@@ -187,7 +187,7 @@ fn each_wrong_join_string_and_pin_is_told_and_never_repeated() {
     refused(
         &ended,
         2,
-        "environment variable ADIT_AGENT_EDGE: error ADIT-1201",
+        "environment variable ADIT_EDGE: error ADIT-1201",
         "--print-join",
     );
     assert!(!ended.err.contains(wrong), "{}", ended.err);
@@ -402,7 +402,7 @@ fn identities_are_made_once_and_shown() {
     refused(
         &world.run("key show --data agent"),
         2,
-        "error ADIT-1005",
+        "error ADIT-1007: there is no identity in",
         "adit key new",
     );
     let made = world.run("key new --data agent");

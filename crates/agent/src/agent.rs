@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent};
+use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, Unreached, Way};
 use adit_link::tasks::Tasks;
 use adit_model::Code;
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
@@ -18,9 +18,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Backoff;
-use crate::error::AgentError;
+use crate::backoff::{Backoff, Last};
+use crate::error::{AgentError, unreached};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
+use crate::forgotten::Remembered;
 use crate::forward::Forwarder;
 use crate::known::Known;
 use crate::link::Link;
@@ -45,6 +46,7 @@ pub(crate) struct Agent {
     dial: DialConfig,
     backoff: Backoff,
     network: Network,
+    remembered: Remembered,
     link: Option<Link>,
     attempt: Option<Attempt>,
     /// Links whose streams go on to their end.
@@ -70,13 +72,14 @@ impl Agent {
         dial: DialConfig,
     ) -> Self {
         Self {
+            remembered: known.watch(),
             known,
             tunnels,
             teller,
             pins,
             retiring: dial.tasks.child(),
             dial,
-            backoff: Backoff::new(),
+            backoff: Backoff::new(Instant::now()),
             network: Network::new(),
             link: None,
             attempt: None,
@@ -93,17 +96,13 @@ impl Agent {
         self.dial_after(Duration::ZERO, &[]);
         loop {
             match self.next_step(stop).await {
-                Step::Stop => {
-                    self.stop(drain).await;
-                    return Ok(());
-                }
+                Step::Stop => return self.stop(drain).await,
+                Step::Forgotten => return Err(self.forgotten()),
                 Step::Link(event) => self.on_link(event)?,
-                Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await,
+                Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await?,
                 Step::Dialled(Err(error)) => self.on_failed(error).await?,
                 Step::Network(change) => self.on_network(change),
                 Step::AskAgain => self.ask_again(),
-                // Dropping the links ends their streams.
-                Step::Forgotten => return Err(AgentError::Forgotten(self.known.edge)),
             }
         }
     }
@@ -115,8 +114,8 @@ impl Agent {
             event = next_event(&mut self.link) => Step::Link(event),
             dialled = finished(&mut self.attempt) => Step::Dialled(dialled),
             change = self.network.changed() => Step::Network(change),
+            () = self.remembered.gone() => Step::Forgotten,
             () = until(due) => Step::AskAgain,
-            () = self.known.forgotten() => Step::Forgotten,
         }
     }
 
@@ -153,19 +152,29 @@ impl Agent {
         }));
     }
 
-    fn next_wait(&mut self) -> Duration {
+    fn next_wait(&mut self, last: Last) -> Duration {
         // Without random bytes all waits are the shortest, but still grow.
         let jitter = random::bytes().map_or(0, u32::from_be_bytes);
-        self.backoff.next(Instant::now(), jitter)
+        self.backoff.next(last, Instant::now(), jitter)
     }
 
-    async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) {
+    /// What ends the agent, and its links and open streams with it.
+    fn forgotten(&self) -> AgentError {
+        AgentError::Forgotten(self.known.edge)
+    }
+
+    async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) -> Result<(), AgentError> {
         self.attempt = None;
+        // What is learnt now would be remembered again.
+        if self.remembered.is_gone() {
+            return Err(self.forgotten());
+        }
         self.pins.accepted();
         if let Err(error) = self.known.learn(&link).await {
             let why = error.to_string();
             self.teller.tell(AgentEvent::NotSaved { why });
         }
+        self.remembered.look();
         self.network.towards(link.peer());
         self.teller.tell(AgentEvent::Connected {
             edge: self.known.edge,
@@ -179,11 +188,17 @@ impl Agent {
         if let Some(old) = self.link.replace(link) {
             self.retire(old, None);
         }
+        Ok(())
     }
 
     async fn on_failed(&mut self, error: DialError) -> Result<(), AgentError> {
         self.attempt = None;
-        let wait = self.next_wait();
+        let wait = self.next_wait(match &error {
+            DialError::Unreachable(Unreached {
+                way: Way::Refused, ..
+            }) => Last::Refused,
+            _ => Last::Other,
+        });
         if self.link.is_some() {
             // The current link still serves; its own end tells the rest.
             tracing::info!(%error, "another way to the edge could not be used");
@@ -218,7 +233,7 @@ impl Agent {
                 self.dial_after(wait, &[]);
             }
             DialError::Broken(why) => self.lost(Code::PROTOCOL, why, wait),
-            DialError::Unreachable(why) => self.lost(Code::EDGE_UNREACHABLE, why, wait),
+            DialError::Unreachable(Unreached { why, way }) => self.lost(unreached(way), why, wait),
             DialError::Io(error) => self.lost(Code::EDGE_UNREACHABLE, error.to_string(), wait),
         }
         Ok(())
@@ -274,12 +289,12 @@ impl Agent {
     fn on_lost(&mut self, why: &str) {
         let Some(link) = self.link.take() else { return };
         if link.was_well() {
-            self.backoff.reset();
+            self.backoff.reset(Instant::now());
         }
         let (code, why) = link
             .last_words()
             .unwrap_or((Code::LINK_LOST, why.to_owned()));
-        let wait = self.next_wait();
+        let wait = self.next_wait(Last::Other);
         self.lost(code, why, wait);
     }
 
@@ -290,11 +305,11 @@ impl Agent {
         });
         let seconds = Duration::from_secs(u64::from(drain.seconds));
         self.retire(link, Some(seconds));
-        self.backoff.reset();
+        self.backoff.reset(Instant::now());
         // Where it names nobody else it needs a moment to come back. Whoever
         // it names has to prove the same key.
         let wait = if drain.addresses.is_empty() {
-            self.next_wait()
+            self.next_wait(Last::Other)
         } else {
             Duration::ZERO
         };
@@ -361,7 +376,7 @@ impl Agent {
             return;
         }
         tracing::info!(?change, "dialling at once");
-        self.backoff.reset();
+        self.backoff.reset(Instant::now());
         self.dial_after(Duration::ZERO, &[]);
     }
 
@@ -387,7 +402,7 @@ impl Agent {
     }
 
     /// Takes no more streams, waits for the open ones, ends the link.
-    async fn stop(&mut self, drain: Duration) {
+    async fn stop(&mut self, drain: Duration) -> Result<(), AgentError> {
         self.attempt = None;
         self.tunnels.close();
         self.stopping.cancel();
@@ -404,12 +419,16 @@ impl Agent {
             }
             self.retiring.drained(drain).await;
         };
-        if timeout(drain, ended).await.is_err() {
-            tracing::info!("open streams were cut at the end of the wait");
+        tokio::select! {
+            ended = timeout(drain, ended) => if ended.is_err() {
+                tracing::info!("open streams were cut at the end of the wait");
+            },
+            () = self.remembered.gone() => return Err(self.forgotten()),
         }
         if let Some(link) = self.link.take() {
             link.link.close();
         }
+        Ok(())
     }
 }
 

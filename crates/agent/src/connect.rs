@@ -22,8 +22,10 @@ use tokio_rustls::TlsConnector;
 use crate::local::Local;
 use crate::target::{Host, Place, Target};
 
-/// All the time that reaching a target may take.
-const BUDGET: Duration = Duration::from_millis(1500);
+/// What an answer may take to travel to the edge.
+const WAY_BACK: Duration = Duration::from_millis(500);
+/// Longest time that reaching a target may take.
+const LONGEST: Duration = Duration::from_secs(10);
 /// How long a resolved name is good for.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
@@ -84,9 +86,11 @@ impl Connector {
         }
     }
 
-    /// A socket that is ready for the first byte.
-    pub(crate) async fn connect(&self) -> Result<Local, NotReached> {
-        let by = Instant::now() + BUDGET;
+    /// A socket that is ready for the first byte. The edge, which waits for
+    /// `patience`, is told in time of what went wrong.
+    pub(crate) async fn connect(&self, patience: Duration) -> Result<Local, NotReached> {
+        let budget = patience.saturating_sub(WAY_BACK).min(LONGEST);
+        let by = Instant::now() + budget;
         match self.target.place() {
             Place::Tcp { host, port, tls } => {
                 let socket = self.connect_tcp(host, *port, by).await?;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use adit_link::agent::Way;
 use adit_model::{Code, PublicKey};
 
 use crate::events::Refusal;
@@ -17,9 +18,6 @@ pub enum AgentError {
     /// No join string was given and none is remembered.
     #[error("this machine has not joined an edge: run adit join with a join string, or give one")]
     NotJoined,
-    /// `adit edge forget` was run for the edge of this agent.
-    #[error("the edge {0} was forgotten on this machine: its streams have ended")]
-    Forgotten(PublicKey),
     /// A login for visitors cannot be used.
     #[error(transparent)]
     Login(#[from] LoginError),
@@ -48,9 +46,20 @@ pub enum AgentError {
     /// Another process has taken this agent's place.
     #[error("another process has taken this agent's place")]
     Superseded,
+    /// The edge was forgotten on this machine while the agent ran.
+    #[error(
+        "adit edge forget was run on this machine: the link to {0} and its open streams were ended"
+    )]
+    Forgotten(PublicKey),
     /// Joining only, which tries once: no address answered.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error("{why}")]
+    Unreachable {
+        /// [`Code::EDGE_UNREACHABLE`], or [`Code::EDGE_NAME_UNKNOWN`] where no
+        /// name has an address.
+        code: Code,
+        /// Each address with its reason.
+        why: String,
+    },
     /// Joining only: the other side broke the protocol.
     #[error("the edge at that address could not be understood: {0}")]
     Broken(String),
@@ -66,16 +75,25 @@ impl AgentError {
     pub fn code(&self) -> Code {
         match self {
             Self::State(error) => error.code(),
-            Self::NotJoined | Self::Forgotten(_) => Code::JOIN_ABSENT,
+            Self::NotJoined => Code::JOIN_ABSENT,
             Self::Login(_) => Code::BAD_AUTH,
             Self::Tls(_) | Self::Worker(_) => Code::RUNTIME_FAILED,
             Self::Refused(refusal) => refusal.code(),
             Self::PinAbsent => Code::PIN_ABSENT,
             Self::WrongEdge { .. } => Code::WRONG_EDGE,
+            Self::Forgotten(_) => Code::EDGE_FORGOTTEN,
             Self::Superseded => Code::SUPERSEDED,
-            Self::Unreachable(_) => Code::EDGE_UNREACHABLE,
+            Self::Unreachable { code, .. } => *code,
             Self::Broken(_) => Code::PROTOCOL,
         }
+    }
+}
+
+/// The code of a dial that reached nobody.
+pub(crate) fn unreached(way: Way) -> Code {
+    match way {
+        Way::Unresolved => Code::EDGE_NAME_UNKNOWN,
+        Way::Unanswered | Way::Refused => Code::EDGE_UNREACHABLE,
     }
 }
 

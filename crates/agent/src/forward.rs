@@ -65,7 +65,7 @@ async fn serve(
     teller: &Teller,
     _counted: TaskTrackerToken,
 ) -> Option<Channel> {
-    let local = match tunnel.connector.connect().await {
+    let local = match tunnel.connector.connect(incoming.start().patience()).await {
         Ok(local) => local,
         Err(failed) => {
             report(tunnel, teller, &failed);

@@ -1,12 +1,10 @@
 //! Which edge to dial, and what to show it.
 
-use std::time::Duration;
-
 use adit_link::agent::AgentLink;
 use adit_model::{JoinString, Psk, PublicKey};
-use tokio::time::sleep;
 
 use crate::error::AgentError;
+use crate::forgotten::Remembered;
 use crate::state::{DataFolder, StateError};
 
 /// The edge of one agent. The credential is the secret that the edge handed
@@ -18,13 +16,7 @@ pub(crate) struct Known {
     pub(crate) psk: Psk,
     pub(crate) own_secret: bool,
     data: DataFolder,
-    /// A record of the edge was there.
-    recorded: bool,
 }
-
-/// How often a look is taken whether the edge was forgotten: streams of a
-/// forgotten edge end within a second.
-const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 impl Known {
     /// The join string's edge, or the one that was joined. Blocks on files.
@@ -51,22 +43,13 @@ impl Known {
             addresses,
             own_secret: secret.is_some(),
             psk: secret.or(joining).ok_or(AgentError::NotJoined)?,
-            recorded: data.remembers(&edge),
             data,
         })
     }
 
-    /// Waits until another process has made this machine forget the edge; may
-    /// be dropped and called again.
-    pub(crate) async fn forgotten(&mut self) {
-        loop {
-            let there = self.data.remembers(&self.edge);
-            if self.recorded && !there {
-                return;
-            }
-            self.recorded = there;
-            sleep(LOOK_EVERY).await;
-        }
+    /// Watches whether this edge is forgotten.
+    pub(crate) fn watch(&self) -> Remembered {
+        Remembered::new(self.data.clone(), self.edge)
     }
 
     /// Keeps the secret that the edge handed over. Where it cannot be saved

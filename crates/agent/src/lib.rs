@@ -16,6 +16,7 @@ mod backoff;
 mod connect;
 mod error;
 mod events;
+mod forgotten;
 mod forward;
 mod known;
 mod link;

@@ -1,6 +1,6 @@
 //! One round of dialling: every address of the edge, until one is it.
 
-use adit_link::agent::{AgentLink, DialConfig, DialError, dial};
+use adit_link::agent::{AgentLink, DialConfig, DialError, Unreached, Way, dial};
 
 /// Addresses that one round tries at most.
 const MAX_ADDRESSES: usize = 16;
@@ -10,22 +10,29 @@ const MAX_ADDRESSES: usize = 16;
 /// so the next address has its turn.
 pub(crate) async fn reach(config: &DialConfig) -> Result<AgentLink, DialError> {
     let (places, mut failures) = resolve(&config.addresses).await;
-    let mut talked = None;
+    let (mut talked, mut way) = (None, Way::Unresolved);
     for place in places {
         let one = DialConfig {
             addresses: vec![place],
             ..config.clone()
         };
         match Box::pin(dial(&one)).await {
-            Err(DialError::Unreachable(why)) => failures.push(why),
-            Err(DialError::Io(error)) => failures.push(error.to_string()),
+            Err(DialError::Unreachable(unreached)) => {
+                way = way.max(unreached.way);
+                failures.push(unreached.why);
+            }
+            Err(DialError::Io(error)) => {
+                way = way.max(Way::Unanswered);
+                failures.push(error.to_string());
+            }
             // Silence says more than nonsense: an edge may be there.
             Err(DialError::Silent) => talked = Some(DialError::Silent),
             Err(error @ DialError::Broken(_)) => talked = talked.or(Some(error)),
             decided => return decided,
         }
     }
-    Err(talked.unwrap_or_else(|| DialError::Unreachable(failures.join("; "))))
+    let why = failures.join("; ");
+    Err(talked.unwrap_or(DialError::Unreachable(Unreached { why, way })))
 }
 
 /// Socket addresses as text, and why names did not resolve.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{Agent, telling};
-use crate::error::AgentError;
+use crate::error::{self, AgentError};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
 use crate::known::Known;
@@ -29,7 +29,8 @@ use crate::tunnels::Tunnels;
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
 /// Runs an agent until `stop`, then lets open streams go on for
-/// [`AgentSettings::drain`]. Dials again whenever the link ends.
+/// [`AgentSettings::drain`]. Dials again whenever the link ends. Ends at once,
+/// its streams too, when the edge is forgotten ([`DataFolder::forget`]).
 ///
 /// # Errors
 /// Only where dialling again makes no sense: see [`AgentError`].
@@ -140,6 +141,7 @@ impl Ready {
             identity: Arc::clone(&self.identity),
             instance: InstanceId(instance),
             pin: None,
+            tunnels: tunnels.all().len(),
             handler: Arc::new(Forwarder::new(tunnels, teller, TaskTracker::new())),
             tasks: Tasks::new(),
             workers: Vec::new(),
@@ -167,7 +169,10 @@ impl Ready {
                 expected,
                 presented,
             },
-            DialError::Unreachable(_) => AgentError::Unreachable(error.to_string()),
+            DialError::Unreachable(unreached) => AgentError::Unreachable {
+                code: error::unreached(unreached.way),
+                why: format!("edge cannot be reached: {}", unreached.why),
+            },
             DialError::Broken(why) => AgentError::Broken(why),
             DialError::Io(error) => AgentError::Worker(error),
         }

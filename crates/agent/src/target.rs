@@ -146,7 +146,8 @@ fn unix(path: &str) -> Result<Target, TargetError> {
     if !cfg!(unix) {
         return Err(TargetError::NoUnixSockets);
     }
-    if !path.is_absolute() || path.to_str().is_none_or(|p| p.contains('\0')) {
+    let unprintable = |text: &str| text.contains(char::is_control);
+    if !path.is_absolute() || path.to_str().is_none_or(unprintable) {
         return Err(TargetError::SocketPath);
     }
     Ok(Target(Place::Unix(path.to_owned())))

@@ -144,6 +144,20 @@ impl Mistakes {
         Self(vec![mistake])
     }
 
+    /// The same mistakes with variables of the environment under the names
+    /// that `name` gives them; `None` keeps a name.
+    #[must_use]
+    pub fn with_variables_as(mut self, name: &dyn Fn(&str) -> Option<String>) -> Self {
+        for mistake in &mut self.0 {
+            if let Where::Variable(variable) = &mut mistake.place
+                && let Some(other) = name(variable)
+            {
+                *variable = other;
+            }
+        }
+        self
+    }
+
     /// The mistake of a file that could not be read at all.
     #[must_use]
     pub fn unreadable(file: &str, why: &str) -> Self {

@@ -413,7 +413,7 @@ impl Admission {
         let way = candidate.way;
         let proved_pin_before = lock(&self.pin).has_proved(&identity);
         let is_shared_current = self.store.shared_secret() == candidate.psk;
-        self.seats.take(identity, |others| {
+        self.seats.take(identity, |others, own| {
             self.store.change(|books| {
                 let is_current = match way {
                     Way::SharedSecret => is_shared_current,
@@ -434,6 +434,7 @@ impl Admission {
                         Way::SharedSecret | Way::AgentSecret(_) => Ok(()),
                     },
                     others,
+                    own,
                 };
                 let entered = policy::decide(&self.settings.policy, &facts)
                     .and_then(|()| enter(books, identity, way, fresh, now));

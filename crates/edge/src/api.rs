@@ -21,7 +21,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
+use crate::listen::code_of;
 use crate::metrics::{Door, Metrics, Phase, ProcessFacts};
+use crate::seldom::Seldom;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -71,6 +73,7 @@ pub async fn serve(
         return Err(ApiError::NotLoopback(local));
     }
     let mut connections = JoinSet::new();
+    let seldom = Seldom::default();
     loop {
         while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
@@ -92,7 +95,10 @@ pub async fn serve(
             }
             Err(error) => {
                 door.metrics.doors.accept_errors.of(Door::Api).add(1);
-                tracing::warn!(%error, "the API door could not accept a connection");
+                if let Some(times) = seldom.one_more(Instant::now()) {
+                    let code = code_of(&error);
+                    tracing::warn!(%code, %error, times, "the API door could not accept connections");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

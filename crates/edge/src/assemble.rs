@@ -14,6 +14,7 @@ use adit_link::{Counters, entropy};
 use adit_link_proto::PinLimits;
 use adit_model::{Credential, JoinString};
 use adit_routing::{Route, RouteTable, Target};
+use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Policy, SystemClock};
 use crate::api::ApiDoor;
@@ -21,12 +22,16 @@ use crate::config::{self, EdgeConfig};
 use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, descriptor_limit};
 use crate::registry::{Registry, RegistryRules};
 use crate::serve::{Facts, StartError};
 use crate::state::{Seen, Store};
 use crate::status::Status;
 use crate::{auth, control, sync_stats};
+
+/// Agents that may be proving themselves at a time, those included that wait
+/// for a person to type the PIN; others wait for their turn.
+const HANDSHAKES: usize = 1024;
 
 /// Everything that the doors serve with.
 pub(crate) struct Parts {
@@ -129,13 +134,13 @@ pub(crate) fn parts(
         tasks: streams.clone(),
         workers,
     };
-    let seed = entropy::random().map_err(StartError::Worker)?;
     Ok(Parts {
-        http: HttpDoor::new(parts, table(config)?, seed),
+        http: HttpDoor::new(parts, table(config)?),
         link: Arc::new(LinkDoor {
             admission: Arc::clone(&admission),
             registry: Arc::clone(&registry),
             unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
+            handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),
             counters: Arc::clone(&counters),
             settings: link_settings(config, &url_pattern, workers),
@@ -182,7 +187,15 @@ fn limit_settings(config: &EdgeConfig) -> LimitSettings {
         within: limits.ban_window,
     };
     LimitSettings {
-        connections_per_address: limits.connections_per_address,
+        connections_per_address: match limits.connections_per_address {
+            0 => 0,
+            // One address must leave places to others.
+            most => most.min(
+                u32::try_from(connections(config) / 4)
+                    .unwrap_or(u32::MAX)
+                    .max(1),
+            ),
+        },
         requests_per_second: limits.requests_per_second,
         request_burst: limits.request_burst,
         refusals: within(limits.refusals_before_ban),
@@ -260,6 +273,7 @@ fn http_settings(config: &EdgeConfig) -> HttpSettings {
         body_bytes: limits.body_bytes,
         answer_time: limits.answer,
         trusted: config.doors.trusted_proxies.clone(),
+        connections: connections(config),
         ..defaults
     }
 }
@@ -277,4 +291,33 @@ fn table(config: &EdgeConfig) -> Result<RouteTable, StartError> {
         routes.push(route);
     }
     RouteTable::new(config.server.domain.clone(), routes).map_err(StartError::Routes)
+}
+
+fn connections(config: &EdgeConfig) -> usize {
+    match config.limits.connections {
+        0 => most_connections(descriptor_limit()),
+        most => most as usize,
+    }
+}
+
+/// Visitors for whom there are descriptors: each may need one more towards its
+/// backend, and links, files and the other doors want to live too.
+fn most_connections(descriptors: u64) -> usize {
+    let others = (descriptors / 4).min(1024);
+    usize::try_from((descriptors - others) / 2)
+        .unwrap_or(usize::MAX)
+        .clamp(1, Semaphore::MAX_PERMITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visitors_leave_descriptors_to_others() {
+        assert_eq!(most_connections(1024), 384);
+        assert_eq!(most_connections(20_000), 9488);
+        assert_eq!(most_connections(0), 1);
+        assert_eq!(most_connections(u64::MAX), Semaphore::MAX_PERMITS);
+    }
 }

@@ -18,6 +18,10 @@ use tokio::net::TcpStream;
 /// How long an upstream may take to answer a connect.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
+/// How long an agent may take to reach its target when no other could be tried:
+/// long enough for a lost SYN or two to be sent again (RFC 6298 §2).
+const LONG_PATIENCE_MS: u16 = 10_000;
+
 static NEXT_BACKEND: AtomicU64 = AtomicU64::new(1);
 static NEXT_CONN: AtomicU64 = AtomicU64::new(1);
 
@@ -182,11 +186,12 @@ impl Backend {
         }
     }
 
-    /// Opens a stream for a visitor.
+    /// Opens a stream for a visitor; `alone`: there is no other backend to try,
+    /// so that waiting is better than giving up.
     ///
     /// # Errors
     /// See [`BackendError`].
-    pub async fn open(&self, visitor: SocketAddr) -> Result<Stream, BackendError> {
+    pub async fn open(&self, visitor: SocketAddr, alone: bool) -> Result<Stream, BackendError> {
         match &self.kind {
             Kind::Tunnel(tunnel) => {
                 let conn = ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed));
@@ -194,6 +199,11 @@ impl Backend {
                     tunnel: tunnel.tunnel,
                     conn,
                     visitor,
+                    patience_ms: if alone {
+                        LONG_PATIENCE_MS
+                    } else {
+                        Start::PATIENCE_MS
+                    },
                 };
                 Ok(tunnel.link.open(&start).await?)
             }

@@ -23,6 +23,7 @@ pub mod link;
 pub mod listen;
 pub mod metrics;
 pub mod registry;
+pub mod seldom;
 pub mod serve;
 pub mod state;
 mod status;

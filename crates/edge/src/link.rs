@@ -27,9 +27,11 @@ use adit_model::{Code, InstanceId, LinkId, PublicKey};
 use adit_wire::{AuthOk, Message};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Admitted, Applicant, Candidate, Cause};
-use crate::limits::UnprovedSockets;
+use crate::limits::{UnprovedPermit, UnprovedSockets};
 use crate::metrics::{Metrics, ProofFailure};
 use crate::registry::Registry;
 use crate::tunnels;
@@ -63,6 +65,8 @@ pub struct LinkDoor {
     pub registry: Arc<Registry>,
     /// The cap of sockets that have proved nothing.
     pub unproved: Arc<UnprovedSockets>,
+    /// Handshakes at a time: one costs a signature and two shares.
+    pub handshakes: Semaphore,
     /// Counters of the process.
     pub metrics: Arc<Metrics>,
     /// Counters of the driver.
@@ -90,8 +94,13 @@ enum Proof {
     Nothing,
 }
 
-/// Serves one socket of the link door.
-pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr) {
+/// Serves one socket of the link door. `stop` ends whatever is no live link.
+pub async fn serve(
+    door: Arc<LinkDoor>,
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
     let Ok(deadline) = silence_deadline() else {
         return;
     };
@@ -99,12 +108,14 @@ pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr)
     let first = tokio::select! {
         first = read_first(&mut socket, deadline) => first,
         () = permit.pushed_out() => return,
+        () = stop.cancelled() => return,
     };
     match door.prove(first, peer) {
         Proof::Nothing => {
             tokio::select! {
                 () = stay_silent(socket, deadline) => {}
                 () = permit.pushed_out() => {}
+                () = stop.cancelled() => {}
             }
         }
         Proof::Channel(link, proved) => {
@@ -112,9 +123,8 @@ pub async fn serve(door: Arc<LinkDoor>, mut socket: TcpStream, peer: SocketAddr)
             Box::pin(door.take_channel(socket, &link, &proved)).await;
         }
         Proof::Link(proof) => {
-            drop(permit);
             // Boxed, so that ten thousand silent sockets do not pay for it.
-            Box::pin(door.take_link(socket, peer, proof)).await;
+            Box::pin(door.take_link(socket, peer, (proof, permit), &stop)).await;
         }
     }
 }
@@ -177,31 +187,48 @@ impl LinkDoor {
         }
     }
 
-    async fn take_link(&self, mut socket: TcpStream, peer: SocketAddr, proof: Box<Proved>) {
+    async fn take_link(
+        &self,
+        mut socket: TcpStream,
+        peer: SocketAddr,
+        proof: (Box<Proved>, UnprovedPermit),
+        stop: &CancellationToken,
+    ) {
         // Boxed, and gone before the link lives: an idle link keeps nothing of
         // its handshake.
-        let admitted = Box::pin(self.admit(&mut socket, peer, proof)).await;
-        match admitted {
-            Ok(live) => Box::pin(self.run_link(socket, live)).await,
-            Err(why) => tracing::debug!(%peer, %why, "no link"),
+        let admit = Box::pin(self.admit(&mut socket, peer, proof));
+        match stop.run_until_cancelled(admit).await {
+            Some(Ok(live)) => Box::pin(self.run_link(socket, live)).await,
+            Some(Err(why)) => tracing::debug!(%peer, %why, "no link"),
+            None => {}
         }
+    }
+
+    fn answer(&self, (proved, candidate): &Proved) -> Result<EdgeHandshake, NotAdmitted> {
+        let fresh = EdgeFresh {
+            ephemeral: entropy::random()?,
+            nonce: entropy::random()?,
+        };
+        let identity = self.admission.identity();
+        let (keys, now) = (candidate.keys(), now());
+        let started = EdgeHandshake::start(proved, keys, identity, fresh, suites(), now)?;
+        Ok(started)
     }
 
     async fn admit(
         &self,
         socket: &mut TcpStream,
         peer: SocketAddr,
-        proof: Box<Proved>,
+        (proof, permit): (Box<Proved>, UnprovedPermit),
     ) -> Result<Box<Live>, NotAdmitted> {
-        let (proved, candidate) = &*proof;
-        prepare(socket)?;
-        let fresh = EdgeFresh {
-            ephemeral: entropy::random()?,
-            nonce: entropy::random()?,
+        let _handshake = tokio::select! {
+            place = self.handshakes.acquire() => place,
+            () = permit.pushed_out() => return Err(NotAdmitted::Slow),
         };
-        let identity = self.admission.identity();
-        let mut handshake =
-            EdgeHandshake::start(proved, candidate.keys(), identity, fresh, suites(), now())?;
+        drop(permit);
+        let (_, candidate) = &*proof;
+        prepare(socket)?;
+        let mut handshake = self.answer(&proof)?;
         let EdgeEvent::AgentProved {
             identity,
             instance,

@@ -8,13 +8,15 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_link::tasks::Tasks;
+use adit_model::Code;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::metrics::{Door, Metrics};
+use crate::seldom::Seldom;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -76,6 +78,9 @@ pub struct Counted {
     pub door: Door,
     /// All counters.
     pub metrics: Arc<Metrics>,
+    /// What holds back lines about failed accepts; one for all doors, since
+    /// they fail together.
+    pub seldom: Arc<Seldom>,
 }
 
 /// Accepts until `doors` stop; each connection becomes a task of `streams`.
@@ -102,7 +107,7 @@ where
             Ok((socket, peer)) => {
                 let served = serve(socket, unmapped(peer));
                 counted.metrics.doors.accepted.of(counted.door).add(1);
-                let Counted { door, metrics } = counted.clone();
+                let Counted { door, metrics, .. } = counted.clone();
                 streams.spawn(async move {
                     let _open = metrics.doors.open.of(door).hold();
                     served.await;
@@ -111,7 +116,10 @@ where
             Err(error) if is_about_one(&error) => {}
             Err(error) => {
                 counted.metrics.doors.accept_errors.of(counted.door).add(1);
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(times) = counted.seldom.one_more(Instant::now()) {
+                    let code = code_of(&error);
+                    tracing::warn!(%code, %error, times, "connections could not be accepted");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -133,9 +141,35 @@ fn is_about_one(error: &io::Error) -> bool {
     )
 }
 
+/// Descriptors of this process or of the whole machine, or something else.
+pub(crate) fn code_of(error: &io::Error) -> Code {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let all_used = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        if all_used.contains(&error.raw_os_error()) {
+            return Code::DESCRIPTORS;
+        }
+    }
+    Code::DOOR_LOST
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn used_up_descriptors_are_told_apart() {
+        assert_eq!(
+            code_of(&io::Error::from_raw_os_error(24)),
+            Code::DESCRIPTORS
+        );
+        assert_eq!(
+            code_of(&io::Error::from_raw_os_error(23)),
+            Code::DESCRIPTORS
+        );
+        assert_eq!(code_of(&io::Error::from_raw_os_error(12)), Code::DOOR_LOST);
+    }
 
     #[test]
     fn a_port_in_use_is_an_error_also_between_edges() {

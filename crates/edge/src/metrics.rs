@@ -21,6 +21,7 @@ pub use self::labels::{
 };
 use self::page::Page;
 pub use self::process::ProcessFacts;
+pub(crate) use self::process::descriptor_limit;
 
 /// All doors.
 #[derive(Debug, Default)]

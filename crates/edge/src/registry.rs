@@ -29,6 +29,9 @@ pub enum TunnelRefusal {
     /// The tunnel's number is in use on this link.
     #[error("tunnel number is in use")]
     NumberInUse,
+    /// The link has a tunnel of this name open.
+    #[error("link has a tunnel of this name")]
+    NameInUse,
     /// The link is not live.
     #[error("link is not live")]
     NoLink,
@@ -50,6 +53,13 @@ pub enum Picked {
 struct Pool {
     backends: Vec<Arc<Backend>>,
     next: AtomicUsize,
+}
+
+impl Pool {
+    fn has(&self, link: LinkId) -> bool {
+        let mut tunnels = self.backends.iter().filter_map(|held| held.as_tunnel());
+        tunnels.any(|tunnel| tunnel.link.facts().id == link)
+    }
 }
 
 /// What holds for every link and name.
@@ -196,6 +206,11 @@ impl Registry {
         if entry.tunnels.contains_key(&open.tunnel) {
             return Err(TunnelRefusal::NumberInUse);
         }
+        // A lease holds a name once for each link.
+        let pool = inner.pools.get(&open.name);
+        if pool.is_some_and(|pool| pool.has(id)) {
+            return Err(TunnelRefusal::NameInUse);
+        }
         let link = Arc::clone(&entry.link);
         let facts = link.facts();
         let holder = Holder {
@@ -268,6 +283,16 @@ impl Registry {
             .map_or(Picked::Empty, |backend| {
                 Picked::Backend(Arc::clone(backend))
             })
+    }
+
+    /// Whether a backend of a name is not among `tried`.
+    #[must_use]
+    pub fn has_other(&self, name: &TunnelName, tried: &[BackendId]) -> bool {
+        let inner = self.read();
+        inner.pools.get(name).is_some_and(|pool| {
+            let mut backends = pool.backends.iter();
+            backends.any(|backend| !tried.contains(&backend.id()))
+        })
     }
 
     /// Whether the backend still serves.

@@ -29,6 +29,7 @@ use crate::link::LinkDoor;
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
+use crate::seldom::Seldom;
 use crate::state::{StateError, Store};
 use crate::{api, control, keep, link, listen};
 
@@ -115,6 +116,7 @@ pub struct Edge {
     registry: Arc<Registry>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
+    seldom: Arc<Seldom>,
     /// Dropped last: it ends the threads.
     workers: Workers,
 }
@@ -203,6 +205,7 @@ impl Edge {
             registry: Arc::clone(&parts.registry),
             admission: Arc::clone(&parts.admission),
             metrics: Arc::clone(&parts.metrics),
+            seldom: Arc::default(),
             workers,
         };
         edge.open_doors(bound, parts)?;
@@ -277,7 +280,12 @@ impl Edge {
 
     fn counted(&self, door: Door) -> Counted {
         let metrics = Arc::clone(&self.metrics);
-        Counted { door, metrics }
+        let seldom = Arc::clone(&self.seldom);
+        Counted {
+            door,
+            metrics,
+            seldom,
+        }
     }
 
     /// Its counters.
@@ -335,7 +343,7 @@ async fn run_http(
     let stop = streams.stopping().clone();
     let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
     if let Err(error) = listen::accept(listener, counted, &doors, &streams, serve).await {
-        tracing::error!(%error, "the HTTP door has closed");
+        tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTP door has closed");
     }
 }
 
@@ -346,8 +354,9 @@ async fn run_link(
     doors: Tasks,
     links: Tasks,
 ) {
-    let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer);
+    let stop = links.stopping().clone();
+    let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer, stop.clone());
     if let Err(error) = listen::accept(listener, counted, &doors, &links, serve).await {
-        tracing::error!(%error, "the link door has closed");
+        tracing::error!(code = %Code::DOOR_LOST, %error, "the link door has closed");
     }
 }

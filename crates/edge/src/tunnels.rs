@@ -49,6 +49,9 @@ impl Context<'_> {
                         Code::TUNNEL_REFUSED.number,
                         "the name is taken on this edge".to_owned(),
                     ),
+                    twice @ (TunnelRefusal::NumberInUse | TunnelRefusal::NameInUse) => {
+                        (Code::TUNNEL_REFUSED.number, twice.to_string())
+                    }
                     other => (Code::TOO_MANY_TUNNELS.number, other.to_string()),
                 })
         });

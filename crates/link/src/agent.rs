@@ -36,7 +36,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long the edge may take for one step of the handshake. Silence is its
 /// answer to a wrong secret; it closes within 15 s.
 const STEP_TIME: Duration = Duration::from_secs(10);
-/// Events that may wait for the agent.
+/// Events that may wait for the agent, beside one for each of its tunnels.
 const EVENTS: usize = 256;
 
 /// A boxed future that may cross threads.
@@ -67,6 +67,9 @@ pub struct DialConfig {
     pub instance: InstanceId,
     /// Where a PIN comes from, if anywhere.
     pub pin: Option<PinSource>,
+    /// Tunnels that the agent is going to open: so many more messages may wait
+    /// in either direction.
+    pub tunnels: usize,
     /// Serves the streams.
     pub handler: Arc<dyn StreamHandler>,
     /// Owns the link's tasks.
@@ -82,9 +85,9 @@ pub struct DialConfig {
 /// Why no link came about.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// No address could be reached; each with its reason.
+    /// No address could be reached.
     #[error("edge cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(Unreached),
     /// The edge took the connection and said nothing: the secret is unknown
     /// to it, the clocks differ, or something else listens there.
     #[error("edge did not answer")]
@@ -110,6 +113,38 @@ pub enum DialError {
     /// This machine failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// No address could be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Unreached {
+    /// Each address with its reason.
+    pub why: String,
+    /// The most that is known of any of them.
+    pub way: Way,
+}
+
+/// How far a dial came that reached nobody, nearest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// The name has no address.
+    Unresolved,
+    /// Nothing came back, or no way leads there.
+    Unanswered,
+    /// The machine is there and takes no connection: the process is gone.
+    Refused,
+}
+
+impl Way {
+    /// What an error of a connect says.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Self::Refused,
+            _ => Self::Unanswered,
+        }
+    }
 }
 
 /// What happens on a live link.
@@ -183,8 +218,8 @@ pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
     let (mut socket, peer) = connect(&config.addresses).await?;
     let (auth, session) = shake_hands(&mut socket, config).await?;
     let stop = config.tasks.stopping().child_token();
-    let outbox = Arc::new(Outbox::default());
-    let (tell, events) = mpsc::channel(EVENTS);
+    let outbox = Arc::new(Outbox::with_tunnels(config.tunnels));
+    let (tell, events) = mpsc::channel(EVENTS + config.tunnels);
     let dialer = Dialer::new(config, peer, session.keys, &auth, stop.clone());
     dialer.want(auth.idle_channels);
     let control = Box::new(session.control);
@@ -238,7 +273,7 @@ fn on_event(
 }
 
 async fn connect(addresses: &[String]) -> Result<(TcpStream, SocketAddr), DialError> {
-    let mut failures = Vec::new();
+    let (mut failures, mut way) = (Vec::new(), Way::Unresolved);
     for address in addresses {
         let found = match tokio::net::lookup_host(address).await {
             Ok(found) => found,
@@ -253,12 +288,19 @@ async fn connect(addresses: &[String]) -> Result<(TcpStream, SocketAddr), DialEr
                     prepare(&socket)?;
                     return Ok((socket, peer));
                 }
-                Ok(Err(error)) => failures.push(format!("{peer}: {error}")),
-                Err(_) => failures.push(format!("{peer}: no answer within 5 s")),
+                Ok(Err(error)) => {
+                    way = way.max(Way::of(&error));
+                    failures.push(format!("{peer}: {error}"));
+                }
+                Err(_) => {
+                    way = way.max(Way::Unanswered);
+                    failures.push(format!("{peer}: no answer within 5 s"));
+                }
             }
         }
     }
-    Err(DialError::Unreachable(failures.join("; ")))
+    let why = failures.join("; ");
+    Err(DialError::Unreachable(Unreached { why, way }))
 }
 
 /// Seconds since 1970.

@@ -58,6 +58,8 @@ pub struct Channel {
     home: Option<Arc<dyn Home>>,
     heard: Instant,
     pinged: bool,
+    /// The agent has named the visitor for whom it dialled.
+    announced: bool,
 }
 
 impl Channel {
@@ -78,6 +80,7 @@ impl Channel {
             home,
             heard: Instant::now(),
             pinged: false,
+            announced: false,
         }
     }
 
@@ -120,12 +123,17 @@ impl Channel {
 
     /// The edge's look at an idle channel: false when it is of no more use.
     pub(crate) fn is_alive(&mut self, now: Instant) -> bool {
+        if !self.inner.readable().is_empty() {
+            return false;
+        }
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             match self.inner.poll_frame(&mut cx) {
+                // What was not asked for could come without end.
                 Poll::Ready(Ok(Some(frame))) => match frame.kind {
-                    FrameKind::PONG | FrameKind::DATA_CONN_READY => {
-                        (self.heard, self.pinged) = (now, false);
+                    FrameKind::PONG if self.pinged => (self.heard, self.pinged) = (now, false),
+                    FrameKind::DATA_CONN_READY if !self.announced => {
+                        (self.heard, self.announced) = (now, true);
                     }
                     _ => return false,
                 },

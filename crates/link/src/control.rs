@@ -10,7 +10,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-use adit_link_proto::{Control, ControlEvent};
+use adit_link_proto::{Control, ControlError, ControlEvent};
 use adit_wire::Message;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -27,17 +27,43 @@ thread_local! {
 }
 
 /// Messages on their way to the other side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     queue: Mutex<VecDeque<Message>>,
     added: Notify,
+    most: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::with_tunnels(0)
+    }
 }
 
 impl Outbox {
+    /// An outbox that also holds a message for each of so many tunnels.
+    #[must_use]
+    pub fn with_tunnels(tunnels: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            added: Notify::new(),
+            most: OUTBOX + tunnels,
+        }
+    }
+
     /// Queues a message; false when the queue is full and the link is to end.
     pub fn send(&self, message: Message) -> bool {
+        self.queue_below(self.most, message)
+    }
+
+    /// Queues a message that can wait for another time, unless much waits.
+    pub(crate) fn offer(&self, message: &Message) -> bool {
+        self.queue_below(self.most / 2, message.clone())
+    }
+
+    fn queue_below(&self, most: usize, message: Message) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.len() >= OUTBOX {
+        if queue.len() >= most {
             return false;
         }
         queue.push_back(message);
@@ -87,38 +113,18 @@ pub async fn run_control(
     stop: &CancellationToken,
     mut handle: impl FnMut(ControlEvent) -> ControlFlow<()> + Send,
 ) -> ControlEnd {
+    let mut unsent = Unsent::default();
     loop {
-        for message in outbox.take() {
-            if control.send(&message).is_err() {
-                return ControlEnd::Protocol;
-            }
-        }
-        while let Some(event) = control.poll_event() {
-            match event {
-                ControlEvent::WantEphemeral => {
-                    let Ok(ephemeral) = crate::entropy::random() else {
-                        return ControlEnd::Stopped;
-                    };
-                    if control.rekey(ephemeral, now()).is_err() {
-                        return ControlEnd::Protocol;
-                    }
+        let step = hand_over(&mut control, outbox)
+            .and_then(|()| pass_events(&mut control, &mut handle))
+            .and_then(|()| unsent.send(&socket, &mut control));
+        match step {
+            Ok(()) => {}
+            Err(end) => {
+                if end == ControlEnd::Stopped {
+                    flush_last(&mut socket, &mut control, unsent, outbox).await;
                 }
-                ControlEvent::Dead => return ControlEnd::Dead,
-                event => {
-                    if handle(event).is_break() {
-                        flush_last(&mut socket, &mut control, outbox).await;
-                        return ControlEnd::Stopped;
-                    }
-                }
-            }
-        }
-        while let Some(bytes) = control.poll_transmit() {
-            let due = control.poll_timeout();
-            if let Err(error) = write_until(&mut socket, &bytes, due, stop).await {
-                return match error.kind() {
-                    io::ErrorKind::TimedOut => ControlEnd::Dead,
-                    _ => ControlEnd::Closed,
-                };
+                return end;
             }
         }
         let wake_at = control
@@ -127,20 +133,105 @@ pub async fn run_control(
         tokio::select! {
             // What has arrived counts before a timer says that nothing did.
             biased;
-            ready = socket.readable() => match ready.and_then(|()| read_some(&socket, &mut control)) {
-                Ok(Some(true)) => {}
-                Ok(Some(false)) => return ControlEnd::Closed,
-                Ok(None) => return ControlEnd::Protocol,
-                Err(_) => return ControlEnd::Closed,
-            },
+            ready = socket.readable() => {
+                let read = match ready {
+                    Ok(()) => read_some(&socket, &mut control),
+                    Err(_) => Err(ControlEnd::Closed),
+                };
+                if let Err(end) = read {
+                    return end;
+                }
+                // A peer that never stops sending must not stop the clock.
+                if Instant::now() >= wake_at {
+                    control.handle_timeout(now());
+                }
+            }
             () = outbox.added.notified() => {}
             () = tokio::time::sleep_until(wake_at) => control.handle_timeout(now()),
+            ready = socket.writable(), if !unsent.is_empty() => {
+                if ready.is_err() {
+                    return ControlEnd::Closed;
+                }
+            }
             () = stop.cancelled() => {
-                flush_last(&mut socket, &mut control, outbox).await;
+                flush_last(&mut socket, &mut control, unsent, outbox).await;
                 return ControlEnd::Stopped;
             }
         }
     }
+}
+
+/// Sealed bytes that the socket has not taken. While there are any, timers run
+/// and input is read; what is sealed meanwhile waits in the state machine,
+/// which bounds it.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    /// Writes as much as the socket takes now.
+    fn send(&mut self, socket: &TcpStream, control: &mut Control) -> Result<(), ControlEnd> {
+        loop {
+            if self.is_empty() {
+                (self.bytes, self.at) = (control.poll_transmit().unwrap_or_default(), 0);
+            }
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(());
+            }
+            match socket.try_write(rest) {
+                Ok(0) => return Err(ControlEnd::Closed),
+                Ok(count) => self.at += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(ControlEnd::Closed),
+            }
+        }
+    }
+}
+
+fn pass_events(
+    control: &mut Control,
+    handle: &mut impl FnMut(ControlEvent) -> ControlFlow<()>,
+) -> Result<(), ControlEnd> {
+    while let Some(event) = control.poll_event() {
+        match event {
+            ControlEvent::WantEphemeral => {
+                let ephemeral = crate::entropy::random().map_err(|_| ControlEnd::Stopped)?;
+                let asked = control.rekey(ephemeral, now());
+                asked.map_err(|_| ControlEnd::Protocol)?;
+            }
+            ControlEvent::Dead => return Err(ControlEnd::Dead),
+            event => {
+                if handle(event).is_break() {
+                    return Err(ControlEnd::Stopped);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Seals what waits in the outbox. A message that no frame can carry is this
+/// side's own fault: it is lost, and the link goes on.
+fn hand_over(control: &mut Control, outbox: &Outbox) -> Result<(), ControlEnd> {
+    for message in outbox.take() {
+        match control.send(&message) {
+            Ok(()) => {}
+            Err(error @ (ControlError::Encode(_) | ControlError::Unexpected(_))) => {
+                let kind = message.kind();
+                tracing::error!(?kind, %error, "a message could not be sent");
+            }
+            Err(ControlError::Full) => return Err(ControlEnd::Dead),
+            Err(_) => return Err(ControlEnd::Protocol),
+        }
+    }
+    Ok(())
 }
 
 /// The runtime's clock, so that a paused clock drives the state machine too.
@@ -152,46 +243,39 @@ fn far_future() -> Instant {
     Instant::now() + std::time::Duration::from_secs(86_400)
 }
 
-/// Takes in what has arrived: false at the end, `None` when it was wrong.
-fn read_some(socket: &TcpStream, control: &mut Control) -> io::Result<Option<bool>> {
+/// Takes in what has arrived.
+fn read_some(socket: &TcpStream, control: &mut Control) -> Result<(), ControlEnd> {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.resize(16 * 1024, 0);
-        match socket.try_read(scratch) {
-            Ok(0) => Ok(Some(false)),
-            Ok(count) => Ok(control
-                .handle_input(&scratch[..count], now())
-                .ok()
-                .map(|()| true)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(true)),
-            Err(error) => Err(error),
+        let count = match socket.try_read(scratch) {
+            Ok(0) => return Err(ControlEnd::Closed),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(ControlEnd::Closed),
+        };
+        match control.handle_input(&scratch[..count], now()) {
+            Ok(()) => Ok(()),
+            // It asks and does not read the answers.
+            Err(ControlError::Full) => Err(ControlEnd::Dead),
+            Err(_) => Err(ControlEnd::Protocol),
         }
     })
 }
 
-/// A peer that does not read is given up when the next timer is due.
-async fn write_until(
-    socket: &mut TcpStream,
-    bytes: &[u8],
-    due: Option<std::time::Instant>,
-    stop: &CancellationToken,
-) -> io::Result<()> {
-    let patience = std::time::Duration::from_secs(20);
-    let due = due.map_or_else(far_future, Instant::from_std) + patience;
-    tokio::select! {
-        written = socket.write_all(bytes) => written,
-        () = tokio::time::sleep_until(due) => Err(io::ErrorKind::TimedOut.into()),
-        () = stop.cancelled() => Err(io::ErrorKind::Interrupted.into()),
-    }
-}
-
 /// Sends what is queued, as far as the other side takes it within a second.
-async fn flush_last(socket: &mut TcpStream, control: &mut Control, outbox: &Outbox) {
-    for message in outbox.take() {
-        if control.send(&message).is_err() {
-            return;
-        }
+async fn flush_last(
+    socket: &mut TcpStream,
+    control: &mut Control,
+    unsent: Unsent,
+    outbox: &Outbox,
+) {
+    if hand_over(control, outbox).is_err() {
+        return;
     }
     let write = async {
+        socket
+            .write_all(unsent.bytes.get(unsent.at..).unwrap_or_default())
+            .await?;
         while let Some(bytes) = control.poll_transmit() {
             socket.write_all(&bytes).await?;
         }

@@ -20,11 +20,13 @@ use crate::channel::{Channel, Home, Usage};
 use crate::control::Outbox;
 use crate::counters::Counters;
 use crate::inner::Cut;
-use crate::stream::{ANSWER_TIME, Stream, StreamError};
+use crate::stream::{Stream, StreamError};
 use crate::workers::worker_index;
 
 /// Idle channels that are kept beyond the wanted number before some close.
 const SLACK: usize = 8;
+/// Channels that the agent is asked to dial at a time.
+const ASKED: usize = 256;
 /// How often the pool's size is looked at.
 const RESIZE_EVERY: Duration = Duration::from_secs(60);
 
@@ -71,7 +73,7 @@ pub struct EdgeLink {
     outbox: Outbox,
     counters: Arc<Counters>,
     idle: Vec<Mutex<VecDeque<Channel>>>,
-    waiters: Mutex<VecDeque<oneshot::Sender<Channel>>>,
+    waiters: Mutex<Waiters>,
     cuts: Mutex<Vec<Weak<Cut>>>,
     in_use: Arc<AtomicUsize>,
     wanted: AtomicU16,
@@ -85,6 +87,26 @@ pub struct EdgeLink {
 #[must_use]
 pub fn first_idle(most: u16) -> u16 {
     most.min(1)
+}
+
+/// Visitors that found no idle channel, in their order.
+#[derive(Default)]
+struct Waiters {
+    /// Those for whom the agent was asked to dial.
+    asked: VecDeque<oneshot::Sender<Channel>>,
+    /// Those who come later.
+    later: VecDeque<(Message, oneshot::Sender<Channel>)>,
+}
+
+impl Waiters {
+    fn len(&self) -> usize {
+        self.asked.len() + self.later.len()
+    }
+
+    fn next(&mut self) -> Option<oneshot::Sender<Channel>> {
+        let asked = self.asked.pop_front();
+        asked.or_else(|| self.later.pop_front().map(|(_, waiter)| waiter))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,6 +166,12 @@ impl EdgeLink {
         self.in_use.load(Ordering::Relaxed)
     }
 
+    /// Visitors that wait for a channel.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        lock(&self.waiters).len()
+    }
+
     /// Channels that wait for a stream.
     #[must_use]
     pub fn idle(&self) -> usize {
@@ -153,7 +181,7 @@ impl EdgeLink {
     /// Ends the link and every stream on it, now.
     pub fn cut(&self) {
         self.ended.cancel();
-        lock(&self.waiters).clear();
+        *lock(&self.waiters) = Waiters::default();
         for cut in lock(&self.cuts).drain(..) {
             if let Some(cut) = cut.upgrade() {
                 cut.cut();
@@ -196,7 +224,7 @@ impl EdgeLink {
     /// Gives a free channel to the first visitor that waits, else to the pool.
     fn place(&self, mut channel: Channel) {
         loop {
-            let Some(waiter) = lock(&self.waiters).pop_front() else {
+            let Some(waiter) = lock(&self.waiters).next() else {
                 break;
             };
             match waiter.send(channel) {
@@ -268,24 +296,56 @@ impl EdgeLink {
     }
 
     async fn wait_for_channel(&self, start: &Start) -> Result<Channel, OpenError> {
-        if self.in_use() >= usize::from(self.facts.max_channels) {
-            return Err(OpenError::Full);
-        }
         self.counters.pool_misses.fetch_add(1, Ordering::Relaxed);
         let (give, take) = oneshot::channel();
-        lock(&self.waiters).push_back(give);
-        self.send(Message::IncomingConn {
+        let ask = Message::IncomingConn {
             tunnel: start.tunnel,
             conn: start.conn,
-        });
+        };
+        if !self.enqueue(ask, give) {
+            return Err(OpenError::Full);
+        }
+        // However the wait ends, another visitor may be asked for then.
+        let _ask_for_others = AskMore(self);
+        self.ask_more();
         self.want_more();
         if self.ended.is_cancelled() {
             return Err(OpenError::Gone);
         }
-        match tokio::time::timeout(ANSWER_TIME, take).await {
+        match tokio::time::timeout(start.patience(), take).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(_)) => Err(OpenError::Gone),
             Err(_) => Err(OpenError::NoChannel),
+        }
+    }
+
+    /// False when as many visitors are here as the link may carry.
+    fn enqueue(&self, ask: Message, waiter: oneshot::Sender<Channel>) -> bool {
+        let mut waiters = lock(&self.waiters);
+        let room = self.in_use() + waiters.len() < usize::from(self.facts.max_channels);
+        if room {
+            waiters.later.push_back((ask, waiter));
+        }
+        room
+    }
+
+    /// Asks the agent to dial for those who wait, not for all of them at once:
+    /// a crowd of visitors must not fill the control channel.
+    fn ask_more(&self) {
+        let mut waiters = lock(&self.waiters);
+        waiters.asked.retain(|waiter| !waiter.is_closed());
+        while waiters.asked.len() < ASKED {
+            let Some((ask, waiter)) = waiters.later.pop_front() else {
+                return;
+            };
+            if waiter.is_closed() {
+                continue;
+            }
+            if !self.outbox.offer(&ask) {
+                waiters.later.push_front((ask, waiter));
+                return;
+            }
+            waiters.asked.push_back(waiter);
         }
     }
 
@@ -312,6 +372,8 @@ impl EdgeLink {
         channels.append(&mut held);
         *held = channels;
         drop(held);
+        // Visitors for whom nothing was asked while the outbox was full.
+        self.ask_more();
         self.want_less(now);
     }
 
@@ -342,6 +404,15 @@ impl EdgeLink {
                 excess -= 1;
             }
         }
+    }
+}
+
+/// Asks for the next visitors when one no longer waits.
+struct AskMore<'a>(&'a EdgeLink);
+
+impl Drop for AskMore<'_> {
+    fn drop(&mut self) {
+        self.0.ask_more();
     }
 }
 

@@ -233,6 +233,9 @@ impl Inner {
         let frame = &mut bytes[sealed.raw..sealed.raw + whole];
         let opened = sealed.opener.open(frame);
         let opened = opened.map_err(|_| sealed.bad_frame())?;
+        if opened.flags != 0 {
+            return Err(sealed.bad_frame());
+        }
         let payload = sealed.raw + opened.payload.start..sealed.raw + opened.payload.end;
         sealed.raw += whole;
         let frame = Frame {

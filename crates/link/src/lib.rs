@@ -27,4 +27,4 @@ pub mod workers;
 
 pub use channel::{Channel, IDLE_LIMIT, Incoming, PING_AFTER};
 pub use counters::Counters;
-pub use stream::{ANSWER_TIME, Fill, Stream, StreamError, StreamIo};
+pub use stream::{Fill, Stream, StreamError, StreamIo};

@@ -24,8 +24,6 @@ use crate::channel::{Channel, Home, Usage};
 use crate::inner::{Frame, Inner};
 use crate::tasks::Tasks;
 
-/// A start without an answer for this long has failed.
-pub const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// How long the orderly end of a stream may take before its channel is closed.
 const END_TIME: Duration = Duration::from_secs(10);
 
@@ -41,8 +39,8 @@ pub enum StreamError {
         /// Whether anything was delivered.
         delivered: Delivered,
     },
-    /// Nobody answered the start within [`ANSWER_TIME`]; what was sent may or
-    /// may not have been delivered.
+    /// Nobody answered the start within its patience; what was sent may or may
+    /// not have been delivered.
     #[error("stream was not answered")]
     Unanswered,
     /// The channel or socket ended in the middle.
@@ -108,13 +106,14 @@ impl Stream {
         start: &Start,
         usage: Option<Usage>,
     ) -> Result<Self, StreamError> {
+        unread_ends_here(&inner)?;
         if let Some(sealed) = &mut inner.sealed {
             sealed.stream = sealed.stream.checked_add(1).ok_or(StreamError::Protocol)?;
         }
         let mut body = Vec::with_capacity(64);
         start.encode(&mut body);
         inner.queue(FrameKind::START, &body)?;
-        let answer_by = Some(Box::pin(tokio::time::sleep(ANSWER_TIME)));
+        let answer_by = Some(Box::pin(tokio::time::sleep(start.patience())));
         Ok(Self {
             inner,
             flow: Flow {
@@ -128,6 +127,7 @@ impl Stream {
 
     /// Takes a stream that the other side began.
     pub(crate) fn take(mut inner: Box<Inner>) -> Result<Self, StreamError> {
+        unread_ends_here(&inner)?;
         inner.queue(FrameKind::ACCEPTED, &[])?;
         Ok(Self {
             inner,
@@ -188,6 +188,15 @@ impl Stream {
         } else {
             Fill::Data
         }))
+    }
+
+    /// Ready when the stream was ended from this side, as when its agent is
+    /// revoked: also while nothing is read from it.
+    pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        match self.inner.watch(cx) {
+            Err(error) => Poll::Ready(error),
+            Ok(()) => Poll::Pending,
+        }
     }
 
     /// Ready when a channel's other side gives up after it ended its direction.
@@ -251,7 +260,7 @@ impl Stream {
         }
         match frame.kind {
             FrameKind::DATA if !self.flow.fin_received => Ok(()),
-            FrameKind::ACCEPTED => {
+            FrameKind::ACCEPTED if !self.flow.accepted => {
                 self.flow.accepted = true;
                 Ok(())
             }
@@ -408,6 +417,11 @@ impl Stream {
                 return Poll::Ready(Err(StreamError::Protocol));
             }
         }
+        if !self.inner.readable().is_empty() {
+            // The other side still gets the end of what it reads.
+            ready!(self.poll_flush(cx))?;
+            unread_ends_here(&self.inner)?;
+        }
         if !self.flow.done_queued {
             self.flow.done_queued = true;
             self.inner.queue(FrameKind::DONE, &[])?;
@@ -431,6 +445,15 @@ impl Stream {
                 channel.go_home();
             }
         });
+    }
+}
+
+/// What one stream left unread must never be read by the next one.
+fn unread_ends_here(inner: &Inner) -> Result<(), StreamError> {
+    if inner.readable().is_empty() {
+        Ok(())
+    } else {
+        Err(StreamError::Protocol)
     }
 }
 

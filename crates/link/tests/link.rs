@@ -6,11 +6,12 @@
     reason = "code for tests alone, where a panic is how a test fails"
 )]
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use adit_link::accept::{answer_channel, next_event, read_first, silence_deadline};
@@ -27,7 +28,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// The handler of these tests: tunnel 1 echoes, 2 refuses, 3 drops the
-/// channel in the middle, 4 never ends its direction.
+/// channel in the middle, 4 never ends its direction, 5 says more than is
+/// asked for and ends, 6 reads nothing of what it is told.
 struct Handler;
 
 impl StreamHandler for Handler {
@@ -44,6 +46,16 @@ impl StreamHandler for Handler {
                     let mut stream = incoming.accept().ok()?;
                     send(&mut stream, b"x").await.ok()?;
                     std::future::pending().await
+                }
+                5 => {
+                    let mut stream = incoming.accept().ok()?;
+                    send(&mut stream, b"answer and more").await.ok()?;
+                    stream.end().await
+                }
+                6 => {
+                    let mut stream = incoming.accept().ok()?;
+                    while poll_fn(|cx| stream.poll_fill(cx)).await.ok()? == Fill::Data {}
+                    stream.end().await
                 }
                 _ => {
                     incoming.refuse(ResetReason::TargetRefused).await;
@@ -116,6 +128,7 @@ impl World {
             identity: Arc::new(Identity::from_seed([2; 32]).unwrap()),
             instance: InstanceId([3; 16]),
             pin: None,
+            tunnels: 4,
             handler: Arc::new(Handler),
             tasks: tasks.clone(),
             workers: Vec::new(),
@@ -257,6 +270,7 @@ fn start(tunnel: u32) -> Start {
         tunnel: TunnelId(tunnel),
         conn: ConnId(9),
         visitor: "127.0.0.1:5".parse().unwrap(),
+        patience_ms: 10_000,
     }
 }
 
@@ -293,6 +307,71 @@ async fn streams_follow_each_other_on_one_channel() {
     assert_eq!(world.counters.streams_opened.load(Ordering::Relaxed), 5);
     assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 2);
     assert!(world.tasks.close(Duration::from_secs(5)).await);
+}
+
+/// What a stream left unread is not the next stream's.
+#[tokio::test]
+async fn unread_bytes_end_a_channel() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    for tunnel in [5, 6] {
+        let mut stream = link.open(&start(tunnel)).await.unwrap();
+        stream.write(b"question").unwrap();
+        stream.finish();
+        poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+        while poll_fn(|cx| stream.poll_fill(cx)).await.unwrap() == Fill::Data {}
+        assert_eq!(stream.buffer().is_empty(), tunnel == 6);
+        // The side that left bytes unread gives the channel up.
+        assert!(stream.end().await.is_none(), "{tunnel}");
+        let mut next = link.open(&start(1)).await.unwrap();
+        next.write(b"mine").unwrap();
+        next.finish();
+        poll_fn(|cx| next.poll_flush(cx)).await.unwrap();
+        assert_eq!(read_to_end(&mut next).await.unwrap(), b"mine");
+        next.retire(&world.tasks);
+    }
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+/// More visitors at once than messages may wait on a control channel.
+#[tokio::test]
+async fn a_crowd_does_not_cost_the_link() {
+    let mut world = World::start(4096).await;
+    let (_agent, link) = world.join().await;
+    let visit = async || {
+        let mut stream = link.open(&start(1)).await?;
+        stream.write(b"here").unwrap();
+        stream.finish();
+        poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+        assert_eq!(read_to_end(&mut stream).await.unwrap(), b"here");
+        stream.retire(&world.tasks);
+        Ok::<_, OpenError>(())
+    };
+    let crowd: Vec<_> = (0..3000).map(|_| visit()).collect();
+    let served = futures_util::future::join_all(crowd).await;
+    let refused = served.iter().filter(|visit| visit.is_err()).count();
+    assert!(!link.ended().is_cancelled(), "the link was cut");
+    assert_eq!(refused, 0);
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_visitor_that_leaves_waits_no_more() {
+    let mut world = World::start(4096).await;
+    let (_agent, link) = world.join().await;
+    let start = start(1);
+    let mut waiting: Vec<_> = (0..1000).map(|_| Box::pin(link.open(&start))).collect();
+    poll_fn(|cx| {
+        for one in &mut waiting {
+            assert!(one.as_mut().poll(cx).is_pending() || link.waiting() == 0);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    assert!(link.waiting() >= 998);
+    drop(waiting);
+    assert_eq!(link.waiting(), 0);
+    world.tasks.close(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
@@ -364,6 +443,20 @@ async fn cutting_a_link_wakes_its_streams() {
             break;
         }
     }
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+/// Also one from which nothing is read, because its visitor reads nothing.
+#[tokio::test]
+async fn a_stream_that_nobody_reads_is_told_of_the_cut() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut stream = link.open(&start(4)).await.unwrap();
+    poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+    let told = async { poll_fn(|cx| stream.poll_cut(cx)).await };
+    let cut = async { link.cut() };
+    let (error, ()) = tokio::join!(told, cut);
+    assert!(matches!(error, StreamError::Truncated), "{error}");
     world.tasks.close(Duration::from_secs(5)).await;
 }
 

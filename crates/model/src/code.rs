@@ -83,8 +83,8 @@ catalogue! {
     BAD_TARGET = 1002, Yours, "the target is not understood";
     BAD_NAME = 1003, Yours, "the name is not a host label";
     BAD_AUTH = 1004, Yours, "the user and password are not understood";
-    BAD_KEY_FILE = 1005, Yours, "the key file is not an identity";
     KEY_EXISTS = 1006, Yours, "there is an identity already";
+    NO_IDENTITY = 1007, Yours, "there is no identity yet";
     CONFIG_UNREADABLE = 1101, Yours, "the configuration file cannot be read";
     CONFIG_SYNTAX = 1102, Yours, "the configuration is not valid TOML";
     CONFIG_UNKNOWN_KEY = 1103, Yours, "the configuration has an unknown key";
@@ -128,9 +128,7 @@ catalogue! {
     REVOKED = 3007, OtherSide, "the edge has revoked this agent";
     SUPERSEDED = 3008, OtherSide, "another process took this agent's place";
     DRAINING = 3009, OtherSide, "the edge is going away";
-    VERSION_MISMATCH = 3010, OtherSide, "agent and edge have no version in common";
     PROTOCOL = 3011, OtherSide, "the other side broke the link protocol";
-    TOO_MANY_AGENTS = 3012, OtherSide, "the edge has as many agents as it allows";
 
     // 4xxx: tunnels and their targets
     TUNNEL_REFUSED = 4001, OtherSide, "the edge refused the tunnel's name";
@@ -151,6 +149,7 @@ catalogue! {
     NO_BACKEND = 5004, Machine, "no backend of the service is live";
     DOOR_LOST = 5005, Machine, "a door stopped accepting";
     DRAIN_CUT = 5006, Machine, "streams were cut at the end of the drain";
+    EDGE_FORGOTTEN = 5007, Machine, "the edge was forgotten while an agent ran";
 }
 
 impl Code {

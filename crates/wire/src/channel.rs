@@ -1,6 +1,7 @@
 //! Bodies of frames on data channels.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use adit_model::{ConnId, TunnelId};
 
@@ -15,14 +16,29 @@ pub struct Start {
     pub conn: ConnId,
     /// The visitor's address as the edge saw it (IPv6 without scope and flow).
     pub visitor: SocketAddr,
+    /// How long the edge waits for `ACCEPTED` or `RESET`, in milliseconds: it
+    /// has more patience when no other agent could be tried.
+    pub patience_ms: u16,
 }
 
 impl Start {
+    /// What [`Start::patience_ms`] is when the body does not say.
+    pub const PATIENCE_MS: u16 = 2000;
+
+    /// How long the edge waits for an answer.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms.into())
+    }
+
     /// Appends the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_fixed(out, 1, self.tunnel.0.to_be_bytes());
         put_fixed(out, 2, self.conn.0.to_be_bytes());
         put_address(out, 3, self.visitor);
+        if self.patience_ms != Self::PATIENCE_MS {
+            put_fixed(out, 4, self.patience_ms.to_be_bytes());
+        }
     }
 
     /// Reads a body.
@@ -30,17 +46,19 @@ impl Start {
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let (mut tunnel, mut conn, mut visitor) = (None, None, None);
+        let (mut tunnel, mut conn, mut visitor, mut patience) = (None, None, None, None);
         each(body, |field| match field.tag {
             1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
             2 => once(&mut conn, 2, ConnId(field.u64()?)),
             3 => once(&mut visitor, 3, field.address()?),
+            4 => once(&mut patience, 4, field.u16()?),
             _ => Ok(()),
         })?;
         Ok(Self {
             tunnel: need(tunnel, 1)?,
             conn: need(conn, 2)?,
             visitor: need(visitor, 3)?,
+            patience_ms: patience.unwrap_or(Self::PATIENCE_MS),
         })
     }
 }

@@ -172,7 +172,7 @@ proptest! {
     #[test]
     fn stream_frames_survive(
         tunnel in any::<u32>(), conn in any::<u64>(), visitor in any::<([u16; 8], u16, bool)>(),
-        reason in 0u8..12, some in any::<bool>(),
+        reason in 0u8..12, some in any::<bool>(), patience in any::<u16>(),
     ) {
         let (segments, port, v4) = visitor;
         let visitor = if v4 {
@@ -180,7 +180,9 @@ proptest! {
         } else {
             SocketAddr::from((segments, port))
         };
-        let start = Start { tunnel: TunnelId(tunnel), conn: ConnId(conn), visitor };
+        let start = Start {
+            tunnel: TunnelId(tunnel), conn: ConnId(conn), visitor, patience_ms: patience,
+        };
         let mut body = Vec::new();
         start.encode(&mut body);
         prop_assert_eq!(Start::decode(&body), Ok(start));

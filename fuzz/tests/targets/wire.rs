@@ -186,6 +186,7 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
         tunnel: TunnelId(7),
         conn: ConnId(11),
         visitor: visitor.parse::<SocketAddr>().unwrap(),
+        patience_ms: Start::PATIENCE_MS,
     };
     let reset = Reset {
         reason: ResetReason::TargetRefused,

@@ -3,6 +3,7 @@
 //! A rule answers with findings: a place, and a sentence that says why it is
 //! a rule. Rules look at sources, manifests and pages; none changes a file.
 
+mod codes;
 mod dependencies;
 mod pages;
 mod sources;
@@ -62,6 +63,7 @@ pub(crate) fn check(place: &Place) -> Result<(), String> {
         sources: source::load(&place.root, Path::new(""))?,
     };
     let mut findings = sources::check(&tree.sources);
+    findings.extend(codes::check(&tree.sources));
     findings.extend(dependencies::check(&tree)?);
     findings.extend(pages::check(&tree)?);
     if findings.is_empty() {

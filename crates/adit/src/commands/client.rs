@@ -7,7 +7,7 @@ use adit_model::Code;
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
-use crate::settings::{self, LogOptions, Options};
+use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::view::{LogWriter, Screen};
 use crate::{Outcome, agent_seam, given, logging, runtime};
 
@@ -51,7 +51,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         "--pin",
         pin.as_ref().map(|pin| pin.as_str()),
     );
-    let config = settings::agent(Some(&file), &options)?;
+    let remarks = Remarks::default();
+    let config = settings::agent(Some(&file), &options, &remarks)?;
     if config.tunnels.is_empty() {
         let what = format!("{}: there is no [[tunnel]]", file.display());
         return Err(Failure::with(
@@ -67,5 +68,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     logging::start(config.log.format, level, LogWriter(screen.clone()));
     settings::warn_unknown_variables();
+    remarks.log();
     runtime::run(agent_seam::run(config, screen))
 }

@@ -9,7 +9,7 @@ use adit_model::Code;
 use clap::{Subcommand, ValueEnum};
 
 use crate::failure::Failure;
-use crate::settings::{self, Options};
+use crate::settings::{self, Options, Remarks};
 use crate::{Outcome, terminal};
 
 #[derive(Debug, clap::Args)]
@@ -93,10 +93,10 @@ fn check(file: &Path, side: Option<Side>) -> Outcome {
         Some(side) => side,
         None => guess(file)?,
     };
-    let options = Options::default();
+    let (options, remarks) = (Options::default(), Remarks::default());
     let what = match side {
         Side::Server => {
-            let config = settings::edge(Some(file), &options)?;
+            let config = settings::edge(Some(file), &options, &remarks)?;
             let count = config.routes.len();
             format!(
                 "an edge for {}, {count} {}",
@@ -105,11 +105,12 @@ fn check(file: &Path, side: Option<Side>) -> Outcome {
             )
         }
         Side::Client => {
-            let config = settings::agent(Some(file), &options)?;
+            let config = settings::agent(Some(file), &options, &remarks)?;
             let count = config.tunnels.len();
             format!("an agent, {count} {}", plural(count, "tunnel"))
         }
     };
+    remarks.note();
     terminal::print(&format!("{}: no mistake ({what})", file.display()));
     Ok(())
 }
@@ -172,6 +173,14 @@ stdin. As an option's own value other users of the machine can read them in the
 list of processes, so that Adit warns.
 
 **Paths** that do not begin with a slash start at the configuration's folder.
+
+**The edge's own words.** At a terminal `adit server` prints doors, fingerprint,
+join string, PIN and who may come. Where stdout is no terminal (a service, a
+container, a script) it prints a line for each door, the fingerprint and `ready`,
+and no secret; the log then says how to get them: `adit server --print-join` and
+`adit server --print-pin`, with the same `--config` or `--data`. A JSON log has
+one object a line, each with `time` and `kind`: `access` (a request), `audit`
+(who was admitted or refused) or `log`.
 
 To take visitors and agents of other machines, two lines are needed:
 

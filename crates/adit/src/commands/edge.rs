@@ -32,8 +32,7 @@ enum Sub {
   adit edge forget                   the only one, or the one joined last
   adit edge forget ed25519:AbCd…
 
-An agent of this folder that serves the edge just now ends within a second, its
-visitors' streams too. Needed after an edge was set up anew with another key: compare the fingerprint
+Needed after an edge was set up anew with another key: compare the fingerprint
 on its terminal first, then join again.")]
     Forget {
         /// The edge's key; default: the one joined last

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
-use crate::settings::{self, LogOptions, Options};
+use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::view::{LogWriter, Screen};
 use crate::{Outcome, agent_seam, given, logging, runtime};
 
@@ -54,7 +54,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     one_stdin(args)?;
-    let tunnel = tunnel(args)?;
+    let remarks = Remarks::default();
+    let tunnel = tunnel(args, &remarks)?;
     let mut options = Options::default();
     args.place.add_to(&mut options);
     args.log.add_to(&mut options);
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         "--pin",
         pin.as_ref().map(|pin| pin.as_str()),
     );
-    let mut config = settings::agent(None, &options)?;
+    let mut config = settings::agent(None, &options, &remarks)?;
     config.tunnels = vec![tunnel];
     let screen = Screen::new();
     let level = match args.log.log_level {
@@ -79,6 +80,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     logging::start(config.log.format, level, LogWriter(screen.clone()));
     settings::warn_unknown_variables();
+    remarks.log();
     runtime::run(agent_seam::run(config, screen))
 }
 
@@ -101,7 +103,7 @@ fn one_stdin(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn tunnel(args: &Args) -> Result<TunnelSettings, Failure> {
+fn tunnel(args: &Args, remarks: &Remarks) -> Result<TunnelSettings, Failure> {
     let target: adit_agent::Target = args
         .target
         .parse()
@@ -127,12 +129,12 @@ fn tunnel(args: &Args) -> Result<TunnelSettings, Failure> {
             )
         })?,
         insecure_target: args.insecure_target,
-        auth: login(args.auth.as_deref())?,
+        auth: login(args.auth.as_deref(), remarks)?,
         exclusive: args.exclusive,
     })
 }
 
-fn login(option: Option<&str>) -> Result<Option<Login>, Failure> {
+fn login(option: Option<&str>, remarks: &Remarks) -> Result<Option<Login>, Failure> {
     let text = match given::secret("--auth", "ADIT_AUTH", option)? {
         Some(text) => Some(text),
         None => settings::variable("ADIT_AUTH").map(Zeroizing::new),
@@ -141,7 +143,7 @@ fn login(option: Option<&str>) -> Result<Option<Login>, Failure> {
     let unreadable = |why: String| Failure::new(Code::SECRET_UNREADABLE, format!("--auth: {why}"));
     let secret = SecretRef::parse(&text).ok_or_else(|| unreadable("it is empty".to_owned()))?;
     let text = secret
-        .reveal(&settings::variable, &settings::read)
+        .reveal(&settings::variable, &|path| remarks.read_secret(path))
         .map_err(unreadable)?;
     let login = Login::parse(&text)
         .map_err(|why| Failure::new(Code::BAD_AUTH, format!("--auth: {why}")))?;

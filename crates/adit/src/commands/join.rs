@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
-use crate::settings::{self, LogOptions, Options};
+use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::view::Screen;
 use crate::{Outcome, agent_seam, ask, given, logging, runtime, terminal};
 
@@ -47,7 +47,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         "--pin",
         pin.as_ref().map(|pin| pin.as_str()),
     );
-    let config = settings::agent(None, &options)?;
+    let remarks = Remarks::default();
+    let config = settings::agent(None, &options, &remarks)?;
     let Some(join) = config.agent.edge else {
         let remedy = "give the string that the edge prints: adit join adit1…, or set ADIT_EDGE";
         return Err(Failure::with(
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     let (format, level) = args.log.or(adit_config::LogLevel::Warn);
     logging::start(format, level, std::io::stderr);
+    remarks.log();
     let screen = Screen::new();
     let pin = ask::pin(config.agent.pin, &screen);
     let address = join.addresses.join(", ");

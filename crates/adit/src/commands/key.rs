@@ -75,7 +75,11 @@ fn show(whose: &Whose) -> Result<String, Failure> {
     let place = agent_place(whose);
     let path = place.path()?;
     let what = format!("there is no identity in {}", path.display());
-    let absent = Failure::with(Code::BAD_KEY_FILE, what, "make one: adit key new");
+    let absent = Failure::with(
+        Code::NO_IDENTITY,
+        what,
+        "make one: adit key new, or name another folder by --data",
+    );
     // A folder that is not there is not made by looking.
     if !path.exists() {
         return Err(absent);

@@ -9,7 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod http;
 pub(crate) mod join;
 pub(crate) mod key;
-mod place;
+pub(crate) mod place;
 pub(crate) mod secret;
 pub(crate) mod server;
 mod token;

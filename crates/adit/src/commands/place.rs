@@ -7,7 +7,7 @@ use adit_edge::control::client::Client;
 
 use crate::edge_seam;
 use crate::failure::Failure;
-use crate::settings::{self, Options};
+use crate::settings::{self, Options, Remarks};
 
 /// Names an edge by its configuration or its data folder.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -28,7 +28,7 @@ impl EdgePlace {
     pub(crate) fn desk(&self, may_create: bool) -> Result<Client, Failure> {
         let mut options = Options::default();
         options.set_path("ADIT_SERVER_DATA", "--data", self.data.as_deref());
-        let config = settings::edge(self.config.as_deref(), &options)?;
+        let config = settings::edge(self.config.as_deref(), &options, &Remarks::default())?;
         edge_seam::desk(&config, may_create)
     }
 }
@@ -54,7 +54,9 @@ impl AgentPlace {
     pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
         let mut options = Options::default();
         self.add_to(&mut options);
-        Ok(settings::agent(None, &options)?.agent.data)
+        Ok(settings::agent(None, &options, &Remarks::default())?
+            .agent
+            .data)
     }
 
     /// The folder, made when absent.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::place::EdgePlace;
 use super::token;
-use crate::settings::{self, LogOptions, Options};
+use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::{Outcome, edge_seam, logging, runtime, terminal};
 
 /// How often a terminal is told of a new PIN at most.
@@ -76,13 +76,22 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(Sub::Token(token)) = &args.command {
         return token::run(token);
     }
-    let config = settings::edge(args.place.config.as_deref(), &options(args))?;
+    let remarks = Remarks::default();
+    let config = settings::edge(args.place.config.as_deref(), &options(args), &remarks)?;
     if args.print_join {
+        let new = !config.server.data.exists();
         let desk = edge_seam::desk(&config, true)?;
         let mut join = desk.join().map_err(edge_seam::refused)?;
         // A running edge tells the address that it was started with.
         if let Some(public) = &args.public {
             join.addresses = vec![public.clone()];
+        }
+        edge_seam::leads_somewhere(&join)?;
+        if new {
+            let data = config.server.data.display();
+            terminal::note(&format!(
+                "no edge has used {data} yet: its identity and secret were made now"
+            ));
         }
         return Ok(terminal::print_whole(&format!("{}\n", join.expose()))?);
     }
@@ -98,17 +107,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     logging::start(config.log.format, config.log.level, std::io::stderr);
     settings::warn_unknown_variables();
-    let about = announce::About::of(&config, args.place.config.as_deref());
+    remarks.log();
+    let about = announce::About::of(&config, &args.place);
     runtime::run(async move {
         let tasks = Tasks::new();
         let stop = runtime::stop_on_signal(&tasks)?;
-        let edge = edge_seam::start(config).await?;
+        let edge = edge_seam::start(config, " (or in [doors] of its file)").await?;
         let person = terminal::is_person();
         if person {
             terminal::print(&announce::for_people(edge.facts(), &about));
         } else {
             terminal::print(&announce::for_scripts(edge.facts()));
-            announce::into_log(edge.facts());
+            announce::into_log(edge.facts(), &about);
         }
         // The last line, so that who waits for it has all the others.
         terminal::print("ready");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_edge::admission::TokenWish;
-use adit_model::{Code, TunnelName};
+use adit_model::{Code, JoinString, TunnelName};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -57,6 +57,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     let desk = new.place.desk(true)?;
     let token = desk.new_token(&wish).map_err(edge_seam::refused)?;
+    let join = token.join.parse::<JoinString>();
+    join.map_or(Ok(()), |join| edge_seam::leads_somewhere(&join))?;
     if new.json {
         let facts = json!({
             "id": token.id,

@@ -69,7 +69,7 @@ async fn demo(args: &Args, folder: &Path) -> Outcome {
     let tasks = Tasks::new();
     let stop = runtime::stop_on_signal(&tasks)?;
     let site = Site::open(&tasks).await?;
-    let edge = edge_seam::start(edge_config(args, folder)?).await?;
+    let edge = edge_seam::start(edge_config(args, folder)?, "").await?;
     let (events, mut told) = mpsc::channel(64);
     let settings = agent_settings(&edge.facts().join.expose(), &site, folder)?;
     let agent_stop = CancellationToken::new();
@@ -77,7 +77,7 @@ async fn demo(args: &Args, folder: &Path) -> Outcome {
     let shown = async {
         let done = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            done = present(args, edge.facts(), &site, &mut told) => done,
+            done = present(args, folder, edge.facts(), &site, &mut told) => done,
         };
         if done.is_ok() && !args.check {
             stop.cancelled().await;
@@ -96,6 +96,7 @@ async fn demo(args: &Args, folder: &Path) -> Outcome {
 /// Waits until the site is live, then shows or checks it.
 async fn present(
     args: &Args,
+    folder: &Path,
     facts: &Facts,
     site: &Site,
     told: &mut mpsc::Receiver<AgentEvent>,
@@ -107,7 +108,7 @@ async fn present(
     if args.check {
         return check::run(facts, site, &url).await;
     }
-    terminal::print(&welcome(facts, &url));
+    terminal::print(&welcome(facts, &url, folder));
     // Events are taken so that the agent's newest are kept, and dropped.
     while told.recv().await.is_some() {}
     Ok(())
@@ -179,7 +180,7 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
     })
 }
 
-fn welcome(facts: &Facts, url: &str) -> String {
+fn welcome(facts: &Facts, url: &str, folder: &Path) -> String {
     let program = terminal::program();
     let host = url.trim_start_matches("http://");
     let host = host.split(':').next().unwrap_or(host);
@@ -197,10 +198,11 @@ Next, in another terminal:
   curl -i -H 'Host: {host}' http://{http}/
 
   ADIT_EDGE={join} \\
-    {program} http 3000
+    {program} http 3000 --data {data}
 
 The second publishes what listens on port 3000 of this machine.
 Ctrl-C ends the demo; nothing is kept.",
+        data = folder.join("next").display(),
         http = facts.http,
         link = facts.link,
         join = facts.join.expose(),

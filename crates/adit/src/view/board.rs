@@ -164,8 +164,11 @@ impl Board {
                 self.problem(code, &what, code.map(remedy_of).unwrap_or_default(), now)
             }
             AgentEvent::TargetTrouble { tunnel, code, why } => {
-                let what =
-                    format!("the tunnel {tunnel} is up, the service behind it is not: {why}");
+                let what = if is_down(code) {
+                    format!("the tunnel {tunnel} is up, the service behind it is not: {why}")
+                } else {
+                    format!("the service behind {tunnel} answers, with trouble: {why}")
+                };
                 self.problem(Some(code), &what, remedy_of(code), now)
             }
             AgentEvent::NotSaved { why } => self.problem(
@@ -180,7 +183,8 @@ impl Board {
             AgentEvent::Draining { seconds } => {
                 self.link = Link::Ending("the edge is going away".to_owned());
                 Told::News(format!(
-                    "the edge is going away within {seconds} s; connecting again"
+                    "the edge is going away within {seconds} s; connecting again ({})",
+                    Code::DRAINING
                 ))
             }
             AgentEvent::Stopping { streams } => {
@@ -263,8 +267,9 @@ impl Board {
     /// The live view.
     pub(crate) fn lines(&self, now: Instant, width: usize) -> Vec<String> {
         let mut lines = vec![self.link_line(), String::new()];
+        let away = matches!(self.link, Link::Connecting(_) | Link::Waiting(_));
         for row in self.tunnels.iter().take(ROWS) {
-            lines.extend(row.lines());
+            lines.extend(row.lines(away));
         }
         if self.tunnels.len() > ROWS {
             lines.push(format!("  and {} more", self.tunnels.len() - ROWS));
@@ -295,8 +300,10 @@ impl Board {
 }
 
 impl Tunnel {
-    fn lines(&self) -> [String; 2] {
+    /// `away`: no link carries it now.
+    fn lines(&self, away: bool) -> [String; 2] {
         let first = match &self.state {
+            State::Live(url) if away => format!("  waiting   {url}"),
             State::Live(url) => format!("  live      {url}"),
             State::Refused => format!("  refused   {}", self.name),
             State::Trouble(text) => format!("  trouble   {}: {text}", self.name),
@@ -326,6 +333,17 @@ impl Problem {
 fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> {
     let lines = crate::failure::wrap(text, width.max(20));
     lines.into_iter().map(|line| format!("            {line}"))
+}
+
+/// Whether no visitor is served at all.
+fn is_down(code: Code) -> bool {
+    let down = [
+        Code::TARGET_REFUSED,
+        Code::TARGET_UNREACHABLE,
+        Code::TARGET_UNKNOWN,
+        Code::TARGET_TLS,
+    ];
+    down.contains(&code)
 }
 
 fn remedy_of(code: Code) -> Vec<String> {
@@ -418,6 +436,61 @@ mod tests {
         assert!(
             shown.contains("nothing listens at localhost:3000"),
             "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_service_that_hangs_up_is_not_told_as_down() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        live(&mut board, now);
+        let event = AgentEvent::TargetTrouble {
+            tunnel: name(),
+            code: Code::TARGET_CLOSED,
+            why: "https://nas.lan: it ended the TLS connection".to_owned(),
+        };
+        let Told::Problem { what, .. } = board.take(event, now) else {
+            panic!("a problem")
+        };
+        assert!(what.starts_with("the service behind app answers"), "{what}");
+        assert!(!what.contains("is not"), "{what}");
+    }
+
+    #[test]
+    fn without_a_link_no_tunnel_is_live() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        live(&mut board, now);
+        let lost = AgentEvent::Lost {
+            code: Code::EDGE_UNREACHABLE,
+            why: "connection refused".to_owned(),
+            retry_in: Duration::from_secs(1),
+        };
+        board.take(lost, now);
+        let shown = board.lines(now, 80).join("\n");
+        assert!(
+            shown.contains("  waiting   http://app.localhost:8080\n"),
+            "{shown}"
+        );
+        assert!(!shown.contains("  live "), "{shown}");
+        let connected = AgentEvent::Connected {
+            edge: adit_model::PublicKey([1; 32]),
+            peer: "127.0.0.1:7400".parse().unwrap(),
+            version: "1".to_owned(),
+        };
+        board.take(connected, now);
+        live(&mut board, now);
+        assert!(board.lines(now, 80).join("\n").contains("  live      http"));
+    }
+
+    #[test]
+    fn an_edge_that_goes_away_is_told_with_its_code() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        let told = board.take(AgentEvent::Draining { seconds: 30 }, now);
+        let Told::News(line) = told else {
+            panic!("news")
+        };
+        assert!(
+            line.contains("within 30 s") && line.contains("ADIT-3009"),
+            "{line}"
         );
     }
 

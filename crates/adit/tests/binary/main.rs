@@ -10,8 +10,10 @@
 )]
 
 mod chaos;
+mod codes;
 mod demo;
 mod doors;
+mod forget;
 mod kill;
 mod lab;
 mod mistakes;
@@ -21,3 +23,4 @@ mod ready;
 mod restart;
 mod secrets;
 mod smuggling;
+mod words;

@@ -154,38 +154,6 @@ fn a_revoked_agent_loses_its_live_streams_within_a_second() {
     assert_eq!(keys(&lab, &edge), Vec::<String>::new());
 }
 
-/// Forgetting an edge ends what an agent of the same folder does for it.
-#[test]
-fn a_forgotten_edge_loses_its_live_streams_within_a_second() {
-    let lab = Lab::new();
-    let edge = lab.edge("");
-    let endless = origin(move |mut socket: Socket| {
-        socket.head();
-        socket.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-        socket.rest();
-    });
-    let target = endless.to_string();
-    let agent = lab.agent(&edge, "agent", &[&target, "--name", "app"]);
-    agent.live("app");
-    let mut visitor = Socket::send_to(edge.http, "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
-    visitor.until("hello\r\n");
-    let data = lab.text_of("agent");
-    lab.run(&["edge", "forget", "--data", &data]).done();
-    let done = Instant::now();
-    let (rest, _) = visitor.rest();
-    let took = done.elapsed();
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "it was cut, not completed");
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    let said = agent.ended();
-    assert_eq!(said.code, 2, "{said:?}");
-    assert!(
-        said.err.contains("ADIT-1203") && said.err.contains("was forgotten"),
-        "{said:?}"
-    );
-    let known = lab.run(&["edge", "list", "--json", "--data", &data]).done();
-    assert_eq!(known.trim(), "[]", "nothing has come back");
-}
-
 #[test]
 fn a_new_secret_keeps_agents_in_and_refuses_old_strings() {
     let lab = Lab::new();

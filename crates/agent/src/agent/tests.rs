@@ -24,7 +24,9 @@ async fn agent_of(edge: &TestEdge, data: &Path, target: &str) -> Agent {
 async fn dialled(agent: &mut Agent, stop: &CancellationToken) {
     loop {
         match agent.next_step(stop).await {
-            Step::Dialled(Ok((link, streams))) => return agent.on_live(link, streams).await,
+            Step::Dialled(Ok((link, streams))) => {
+                return agent.on_live(link, streams).await.unwrap();
+            }
             Step::Dialled(Err(error)) => return agent.on_failed(error).await.unwrap(),
             Step::Link(event) => agent.on_link(event).unwrap(),
             _ => {}

@@ -138,3 +138,18 @@ fn the_example_is_right_and_complete() {
         }
     }
 }
+
+/// The form of file that scripts write.
+const SURFACE: &str = include_str!("../../testdata/surface.toml");
+
+#[test]
+fn the_least_file_that_scripts_write_is_right() {
+    let config = parse(&SURFACE.replace("adit1…", &join().expose()), &[]).unwrap();
+    assert_eq!(config.agent.edge, Some(join()));
+    assert_eq!(config.agent.data.to_str(), Some("/var/lib/adit-agent"));
+    let [tunnel] = &config.tunnels[..] else {
+        panic!("one tunnel")
+    };
+    assert_eq!(tunnel.name.as_ref().unwrap().as_str(), "app");
+    assert_eq!(tunnel.target.label(), "http://127.0.0.1:3000");
+}

@@ -13,6 +13,9 @@ use super::*;
 use crate::pump::pump;
 use crate::tls;
 
+/// What an edge waits that could ask another agent.
+const PATIENCE: Duration = Duration::from_millis(adit_wire::Start::PATIENCE_MS as u64);
+
 fn plain(target: &str) -> Connector {
     Connector::new(target.parse().unwrap(), None)
 }
@@ -29,7 +32,7 @@ async fn nobody() -> SocketAddr {
 }
 
 async fn failure(connector: &Connector) -> NotReached {
-    match connector.connect().await {
+    match connector.connect(PATIENCE).await {
         Ok(_) => panic!("connected"),
         Err(failed) => failed,
     }
@@ -61,11 +64,11 @@ async fn every_address_has_its_turn_and_the_good_one_is_remembered() {
         until: Instant::now() + Duration::from_secs(60),
         addresses: vec![bad, worse, good],
     });
-    connector.connect().await.unwrap();
+    connector.connect(PATIENCE).await.unwrap();
     listener.accept().await.unwrap();
     let first = connector.resolved().as_ref().unwrap().addresses[0];
     assert_eq!(first, good);
-    connector.connect().await.unwrap();
+    connector.connect(PATIENCE).await.unwrap();
 
     drop(listener);
     let failed = failure(&connector).await;
@@ -80,9 +83,12 @@ async fn every_address_has_its_turn_and_the_good_one_is_remembered() {
 async fn a_bare_port_reaches_either_loopback() {
     let v6 = TcpListener::bind("[::1]:0").await.unwrap();
     let port = v6.local_addr().unwrap().port();
-    plain(&port.to_string()).connect().await.unwrap();
+    plain(&port.to_string()).connect(PATIENCE).await.unwrap();
     let (v4, address) = listener().await;
-    plain(&address.port().to_string()).connect().await.unwrap();
+    plain(&address.port().to_string())
+        .connect(PATIENCE)
+        .await
+        .unwrap();
     v4.accept().await.unwrap();
     v6.accept().await.unwrap();
 }
@@ -105,7 +111,7 @@ async fn a_target_that_does_not_answer_is_given_up_before_the_edge_gives_up() {
     let began = Instant::now();
     let failed = failure(&plain(&address.to_string())).await;
     assert_eq!(failed.code, Code::TARGET_SLOW);
-    assert!(began.elapsed() < adit_link::ANSWER_TIME);
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[cfg(unix)]
@@ -138,7 +144,10 @@ struct Piped {
 
 impl Piped {
     async fn through(connector: &Connector) -> Self {
-        let local = connector.connect().await.unwrap_or_else(|e| panic!("{e}"));
+        let local = connector
+            .connect(PATIENCE)
+            .await
+            .unwrap_or_else(|e| panic!("{e}"));
         let (listener, address) = listener().await;
         let (visitor, near) = tokio::join!(TcpStream::connect(address), listener.accept());
         let stream = adit_link::Stream::plain(near.unwrap().0);
@@ -252,7 +261,7 @@ async fn only_a_certificate_that_verifies_is_taken() {
     let service = Secure::start("service.test", true).await;
     service
         .connector("service.test", false)
-        .connect()
+        .connect(PATIENCE)
         .await
         .unwrap();
 
@@ -271,7 +280,7 @@ async fn only_a_certificate_that_verifies_is_taken() {
     // Both are taken where the owner says so.
     stranger
         .connector("other.test", true)
-        .connect()
+        .connect(PATIENCE)
         .await
         .unwrap();
 }
@@ -299,7 +308,7 @@ async fn a_service_without_tls_is_told_apart() {
     let began = Instant::now();
     let failed = failure(&connector).await;
     assert_eq!(failed.code, Code::TARGET_TLS);
-    assert!(began.elapsed() < adit_link::ANSWER_TIME);
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[test]

@@ -120,11 +120,6 @@ impl DataFolder {
         })
     }
 
-    /// Whether anything is remembered of `edge`; one look at a file's name.
-    pub(crate) fn remembers(&self, edge: &PublicKey) -> bool {
-        self.record(edge).exists()
-    }
-
     /// Forgets an edge, its secret and, where it was the joined one, that too.
     /// `false` where nothing was known of it. A damaged record goes too: this
     /// is how its owner says so.
@@ -143,7 +138,7 @@ impl DataFolder {
     }
 
     /// File names are base32: one spelling on file systems that fold case.
-    fn record(&self, edge: &PublicKey) -> PathBuf {
+    pub(crate) fn record(&self, edge: &PublicKey) -> PathBuf {
         let key = data_encoding::BASE32_NOPAD.encode(&edge.0);
         self.edges()
             .join(format!("{}.json", key.to_ascii_lowercase()))

@@ -62,6 +62,7 @@ impl Joined {
             tunnel: TunnelId(tunnel),
             conn: ConnId(9),
             visitor: "192.0.2.7:5000".parse().unwrap(),
+            patience_ms: Start::PATIENCE_MS,
         };
         self.link.open(&start).await.unwrap()
     }

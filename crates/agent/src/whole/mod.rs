@@ -1,5 +1,6 @@
 //! The whole agent against an edge that speaks the real protocol.
 
+mod away;
 pub(crate) mod edge;
 
 use std::path::Path;

@@ -7,6 +7,10 @@ use adit_model::PublicKey;
 use crate::metrics::AdmissionOutcome;
 use crate::state::{TokenId, TokenRefused};
 
+/// Most links of one identity: its processes, and old links that are not known
+/// to be dead yet.
+pub(super) const MAX_LINKS: usize = 64;
+
 /// Who is asked for the PIN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PinPolicy {
@@ -80,6 +84,8 @@ pub(super) struct Facts {
     pub(super) token: Result<(), TokenRefused>,
     /// Other identities with a live link.
     pub(super) others: usize,
+    /// Live links of this identity.
+    pub(super) own: usize,
 }
 
 /// Why an agent was not admitted: for the edge's owner, never for the agent.
@@ -109,6 +115,9 @@ pub enum Cause {
     /// See [`Policy::max_agents`].
     #[error("as many agents are live as may be")]
     TooManyAgents,
+    /// See [`MAX_LINKS`].
+    #[error("it has as many links as an agent may have")]
+    TooManyLinks,
     /// As many identities are remembered as may be.
     #[error("no more agents can be enrolled")]
     BooksFull,
@@ -129,7 +138,7 @@ impl Cause {
             Self::TokenTaken => AdmissionOutcome::TokenTaken,
             Self::WrongIdentity => AdmissionOutcome::WrongIdentity,
             Self::Revoked => AdmissionOutcome::Revoked,
-            Self::TooManyAgents => AdmissionOutcome::TooManyAgents,
+            Self::TooManyAgents | Self::TooManyLinks => AdmissionOutcome::TooManyAgents,
             Self::BooksFull => AdmissionOutcome::BooksFull,
             Self::NotSaved => AdmissionOutcome::NotSaved,
         }
@@ -187,6 +196,9 @@ pub(super) fn decide(policy: &Policy, facts: &Facts) -> Result<(), Cause> {
     if policy.max_agents > 0 && facts.others >= policy.max_agents {
         return Err(Cause::TooManyAgents);
     }
+    if facts.own >= MAX_LINKS {
+        return Err(Cause::TooManyLinks);
+    }
     Ok(())
 }
 
@@ -208,6 +220,7 @@ mod tests {
             pin: None,
             token: Ok(()),
             others: 0,
+            own: 0,
         }
     }
 
@@ -266,6 +279,13 @@ mod tests {
                 Cause::Revoked,
             ),
             (Facts { others: 2, ..good }, Cause::TooManyAgents),
+            (
+                Facts {
+                    own: MAX_LINKS,
+                    ..good
+                },
+                Cause::TooManyLinks,
+            ),
             (
                 Facts {
                     identity: OTHER,

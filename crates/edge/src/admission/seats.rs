@@ -16,16 +16,18 @@ struct Sitting {
 pub(super) struct Seats(Mutex<HashMap<PublicKey, Sitting>>);
 
 impl Seats {
-    /// Runs `judge` with the number of other identities that are live, and
-    /// gives a seat when it agrees; nobody else is seated meanwhile.
+    /// Runs `judge` with the number of other identities that are live and of
+    /// links that this one has, and gives a seat when it agrees; nobody else
+    /// is seated meanwhile.
     pub(super) fn take<R, E>(
         self: &Arc<Self>,
         identity: PublicKey,
-        judge: impl FnOnce(usize) -> Result<R, E>,
+        judge: impl FnOnce(usize, usize) -> Result<R, E>,
     ) -> Result<(R, Seat), E> {
         let mut seats = self.lock();
-        let others = seats.len() - usize::from(seats.contains_key(&identity));
-        let judged = judge(others)?;
+        let own = seats.get(&identity).map(|sitting| sitting.links);
+        let others = seats.len() - usize::from(own.is_some());
+        let judged = judge(others, own.unwrap_or(0))?;
         let sitting = seats.entry(identity).or_default();
         sitting.links += 1;
         let seat = Seat {
@@ -120,7 +122,7 @@ mod tests {
     }
 
     fn sit(seats: &Arc<Seats>, n: u8) -> (usize, Seat) {
-        seats.take(key(n), Ok::<_, ()>).unwrap()
+        seats.take(key(n), |others, _| Ok::<_, ()>(others)).unwrap()
     }
 
     #[test]
@@ -137,8 +139,8 @@ mod tests {
         assert_eq!(seats.identities().len(), 2);
         drop(second);
         assert_eq!(seats.identities(), [key(2)]);
-        let refused = seats.take(key(3), Err::<(), _>).unwrap_err();
-        assert_eq!((refused, seats.links_of(&key(3))), (1, 0));
+        let refused = seats.take(key(3), |others, _| Err::<(), _>(others));
+        assert_eq!((refused.unwrap_err(), seats.links_of(&key(3))), (1, 0));
     }
 
     #[test]

@@ -154,7 +154,7 @@ pub(super) static ALLOWED: Key<ListOf<Parsed<PublicKey>>> = Key::or(
         parse: |text| text.parse().map_err(|_| String::new()),
     }),
     "[]",
-    "The identities that `keys = \"listed\"` admits, as `adit key show` prints them.",
+    "The identities that `keys = \"listed\"` admits, as `adit key show` prints them; with `\"enrolled\"` the list waits unused.",
 );
 pub(super) static MAX_AGENTS: Key<Number> = Key::or(
     "max_agents",

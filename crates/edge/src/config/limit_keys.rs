@@ -8,6 +8,7 @@ pub static LIMITS: SectionSpec = SectionSpec {
     repeated: false,
     help: "What one address (IPv6: one /64) may do, and how long things may take. Loopback and trusted proxies are limited, never banned.",
     keys: &[
+        &ALL_CONNECTIONS,
         &CONNECTIONS,
         &REQUESTS,
         &BURST,
@@ -38,6 +39,12 @@ const COUNT: Number = Number::new(0, 10_000_000).zero("no limit");
 /// Failures for which 0 means that they never ban.
 const STRIKES: Number = Number::new(0, 1_000_000).zero("never");
 
+pub(super) static ALL_CONNECTIONS: Key<Number> = Key::or(
+    "connections",
+    Number::new(0, 10_000_000).zero("as many as the system's limit of open files allows"),
+    "0",
+    "Open connections of all visitors; more are closed at once.",
+);
 pub(super) static CONNECTIONS: Key<Number> = Key::or(
     "connections_per_address",
     COUNT,

@@ -139,6 +139,8 @@ pub struct Link {
 /// `[limits]`.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Open connections of all visitors; 0 = what descriptors allow.
+    pub connections: u32,
     /// Open connections of one address; 0 = no limit.
     pub connections_per_address: u32,
     /// Requests of one address a second, on average; 0 = no limit.
@@ -201,5 +203,15 @@ impl EdgeConfig {
     /// Every mistake of text, environment and options at once.
     pub fn parse(input: Input<'_>) -> Result<Self, Mistakes> {
         read::edge(input)
+    }
+
+    /// What is right and still deserves a warning at start, a sentence each.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<&'static str> {
+        let admission = &self.admission;
+        let unread = admission.keys == KeyPolicy::Enrolled && !admission.allowed_keys.is_empty();
+        let remark = "`allowed_keys` is set and not looked at: every agent with the secret may join, \
+                      unless keys = \"listed\"";
+        unread.then_some(remark).into_iter().collect()
     }
 }

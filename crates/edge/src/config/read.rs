@@ -115,20 +115,10 @@ fn admission(document: &Document<'_>) -> Option<Admission> {
     let policy = section.get(&keys::KEYS);
     let allowed = section.get(&keys::ALLOWED);
     let secret = secret(document, &section);
-    match (policy, allowed.as_deref()) {
-        (Some(KeyPolicy::Listed), Some([])) => {
-            let sentence = "`keys = \"listed\"` with no `allowed_keys` admits nobody";
-            let help = Some(
-                "add allowed_keys = [\"ed25519:…\"], as `adit key show` prints it on the agent",
-            );
-            section.complain(Code::CONFIG_CONFLICT, "keys", sentence, help);
-        }
-        (Some(KeyPolicy::Enrolled), Some([_, ..])) => {
-            let sentence = "`allowed_keys` is only looked at with `keys = \"listed\"`";
-            let help = Some("set keys = \"listed\", or remove the list");
-            section.complain(Code::CONFIG_CONFLICT, "allowed_keys", sentence, help);
-        }
-        _ => {}
+    if let (Some(KeyPolicy::Listed), Some([])) = (policy, allowed.as_deref()) {
+        let sentence = "`keys = \"listed\"` with no `allowed_keys` admits nobody";
+        let help = "add allowed_keys = [\"ed25519:…\"], as `adit key show` prints it on the agent";
+        section.complain(Code::CONFIG_CONFLICT, "keys", sentence, Some(help));
     }
     Some(Admission {
         secret: secret?,
@@ -192,6 +182,7 @@ fn link(section: &Section<'_>) -> Option<Link> {
 fn limits(section: &Section<'_>) -> Option<Limits> {
     let n = |key| number(section, key);
     Some(Limits {
+        connections: n(&limit_keys::ALL_CONNECTIONS)?,
         connections_per_address: n(&limit_keys::CONNECTIONS)?,
         requests_per_second: n(&limit_keys::REQUESTS)?,
         request_burst: n(&limit_keys::BURST)?,

@@ -281,3 +281,39 @@ fn the_url_of_a_proxy_names_the_domain_too() {
     let pattern = config.server.url.unwrap().pattern();
     assert_eq!(pattern, "https://{name}.a.test");
 }
+
+/// The form of file that scripts write: every table at its least.
+const SURFACE: &str = include_str!("../../testdata/surface.toml");
+
+#[test]
+fn a_list_of_keys_may_wait_for_its_policy() {
+    let parse = |text: &str| {
+        EdgeConfig::parse(Input {
+            text,
+            file: Some(Path::new("server.toml")),
+            variable: &|_| None,
+            read: &|path| match path.to_str() {
+                Some("/etc/adit/secret") => Ok("0f3c9a7b55e14d2f8a6b7c1d9e0f2a4b\n".to_owned()),
+                _ => Err("no such file".to_owned()),
+            },
+            options: &[],
+        })
+        .unwrap()
+    };
+    let config = parse(SURFACE);
+    assert_eq!(config.server.data, Path::new("/var/lib/adit"));
+    assert_eq!(
+        config.server.public.as_deref(),
+        Some("edge.example.test:7400")
+    );
+    assert_eq!(config.admission.keys, KeyPolicy::Enrolled);
+    assert_eq!(config.admission.allowed_keys, [PublicKey([1; 32])]);
+    assert_eq!(config.limits.connections_per_address, 1000);
+    assert_eq!(config.routes.len(), 1);
+    let [remark] = config.remarks()[..] else {
+        panic!("one remark")
+    };
+    assert!(remark.contains("`allowed_keys` is set and not looked at"));
+    let listed = parse(&SURFACE.replace("keys = \"enrolled\"", "keys = \"listed\""));
+    assert!(listed.remarks().is_empty());
+}

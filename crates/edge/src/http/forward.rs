@@ -153,7 +153,12 @@ impl Connection {
             return Ok(());
         }
         // Boxed: a connection that waits should hold no room for it.
-        let stream = Box::pin(backend.open(self.peer.address)).await?;
+        work.tried.push(backend.id());
+        let alone = backend
+            .as_tunnel()
+            .is_none_or(|tunnel| !self.door.parts.pools.has_other(&tunnel.name, &work.tried));
+        work.tried.pop();
+        let stream = Box::pin(backend.open(self.peer.address, alone)).await?;
         work.opened = Some(Opened {
             stream,
             reused: false,
@@ -392,7 +397,8 @@ impl Connection {
         let status = attempt.failure.unwrap_or_else(|| {
             let refused = &self.door.parts.metrics.http.refused;
             refused.of(HttpRefusal::NoBackend).add(1);
-            work.draft.fault = Some(Fault::Text("no backend is live"));
+            let code = Code::NO_BACKEND;
+            work.draft.fault = Some(Fault::Other(format!("{code}: {}", code.title)));
             503
         });
         let extra = match status {

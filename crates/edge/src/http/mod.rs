@@ -37,6 +37,7 @@ mod upgrade;
 mod visitor;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,7 @@ use adit_model::TunnelName;
 use adit_routing::{RouteTable, Target, Upstream};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 pub use self::access_log::{AccessLog, Form};
 use self::buffer::Work;
@@ -86,6 +88,8 @@ pub struct HttpSettings {
     pub backend_idle: Duration,
     /// Proxies whose forwarded headers count.
     pub trusted: Vec<IpNet>,
+    /// Most visitors' connections at a time; more are closed at once.
+    pub connections: usize,
 }
 
 impl Default for HttpSettings {
@@ -101,6 +105,7 @@ impl Default for HttpSettings {
             answer_time: None,
             backend_idle: Duration::from_secs(4),
             trusted: Vec::new(),
+            connections: Semaphore::MAX_PERMITS,
         }
     }
 }
@@ -109,11 +114,17 @@ impl Default for HttpSettings {
 pub trait Pools: Send + Sync {
     /// The next backend of a name that is not among `tried`.
     fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked;
+    /// Whether a backend of a name is not among `tried`.
+    fn has_other(&self, name: &TunnelName, tried: &[BackendId]) -> bool;
 }
 
 impl Pools for Registry {
     fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
         Registry::pick(self, name, tried)
+    }
+
+    fn has_other(&self, name: &TunnelName, tried: &[BackendId]) -> bool {
+        Registry::has_other(self, name, tried)
     }
 }
 
@@ -224,33 +235,40 @@ struct WorkerPool {
 /// Most buffers that a worker keeps for later.
 const KEPT_WORKS: usize = 128;
 
+/// Visitors at a time who are told that their address may not come in; others
+/// are closed without a word, because a refusal must not cost descriptors.
+const TURNED_AWAY: usize = 64;
+
 /// The HTTP door; all workers share one.
 pub struct HttpDoor {
     parts: DoorParts,
     routes: ArcSwap<Routes>,
     pools: Box<[Mutex<WorkerPool>]>,
-    ids: [u64; 2],
+    ids: [RandomState; 2],
     next_id: AtomicU64,
     /// Password checks take a core for a while: so many at a time.
-    checks: tokio::sync::Semaphore,
+    checks: Semaphore,
+    /// One for each connection that may be open.
+    places: Semaphore,
+    /// One for each visitor to whom a refusal is explained.
+    turned_away: Semaphore,
 }
 
 impl HttpDoor {
-    /// A door; `seed` is random and makes request ids unlike those of other
-    /// edges.
+    /// A door.
     #[must_use]
-    pub fn new(parts: DoorParts, table: RouteTable, seed: [u8; 16]) -> Arc<Self> {
-        let (high, low) = seed.split_at(8);
-        let word = |b: &[u8]| b.iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
+    pub fn new(parts: DoorParts, table: RouteTable) -> Arc<Self> {
         let pools = (0..parts.workers.max(1))
             .map(|_| Mutex::default())
             .collect();
         Arc::new(Self {
             routes: ArcSwap::from_pointee(Routes::new(table, None)),
             pools,
-            ids: [word(high), word(low)],
+            ids: [RandomState::new(), RandomState::new()],
             next_id: AtomicU64::new(0),
-            checks: tokio::sync::Semaphore::new(2),
+            checks: Semaphore::new(2),
+            places: Semaphore::new(parts.settings.connections),
+            turned_away: Semaphore::new(TURNED_AWAY),
             parts,
         })
     }
@@ -289,21 +307,13 @@ impl HttpDoor {
         }
     }
 
-    /// An id no other request of this edge has, and nobody can guess.
+    /// An id that no other request of this edge has, and that does not tell
+    /// anything about theirs: two keyed hashes of a count.
     fn request_id(&self) -> RequestId {
         let count = self.next_id.fetch_add(1, Ordering::Relaxed);
-        RequestId::made(
-            mix(count ^ self.ids[0]),
-            mix(count.wrapping_add(self.ids[1])),
-        )
+        let [high, low] = &self.ids;
+        RequestId::made(high.hash_one(count), low.hash_one(count))
     }
-}
-
-/// A bijection of 64-bit words that looks random (the finaliser of SplitMix64).
-fn mix(word: u64) -> u64 {
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
 
 impl std::fmt::Debug for HttpDoor {

@@ -35,6 +35,10 @@ pub(super) const GATHER: usize = 64 * 1024;
 /// it lies.
 pub(super) const COPY: usize = 4 * 1024;
 
+/// How long the answer of a backend that takes no more of a request may still
+/// be on its way.
+const TELL_TIME: Duration = Duration::from_secs(1);
+
 /// What an exchange is told.
 pub(super) struct Facts<'a> {
     pub(super) plan: &'a Plan,
@@ -108,7 +112,7 @@ pub(super) struct Exchange {
     pub(super) answered: bool,
     /// How the answer is taken.
     pub(super) taking: Rate,
-    /// Since when the visitor, its direction ended, got nothing.
+    /// Since when the visitor, of which no more is heard, got nothing.
     pub(super) silent: Option<Instant>,
 }
 
@@ -138,24 +142,47 @@ impl Exchange {
         work: &mut Work,
         facts: &Facts<'_>,
     ) -> Poll<Result<End, Fail>> {
+        let accepted = self.stream.accepted();
         self.poll_up(cx, visitor, work, facts)?;
-        if let Poll::Ready(end) = self.poll_down(cx, visitor, work, facts)? {
-            return Poll::Ready(Ok(end));
-        }
-        if let Some(fail) = self.up.broken.take() {
-            // No answer explains why the request was not taken.
-            return Poll::Ready(Err(fail));
-        }
-        if self.up.done && !visitor.ended {
-            // What comes now is the next request, or news of the visitor.
-            if let Poll::Ready(Err(_)) = visitor.poll_fill(cx, &mut work.input, false) {
-                return Poll::Ready(Err(Fail::Visitor));
+        match self.poll_down(cx, visitor, work, facts) {
+            Ok(Poll::Ready(end)) => return Poll::Ready(Ok(end)),
+            Ok(Poll::Pending) => {}
+            Err(Fail::Visitor) => return Poll::Ready(Err(Fail::Visitor)),
+            Err(fail) => {
+                return Poll::Ready(Err(self.up.broken.take().map_or(fail, |(why, _)| why)));
             }
         }
-        if visitor.ended {
+        if let Poll::Ready(error) = self.stream.poll_cut(cx) {
+            return Poll::Ready(Err(self.broken(&error)));
+        }
+        if self.stream.accepted() != accepted {
+            // There may be room for more of the body now, and nothing but
+            // this acceptance would wake the task for it.
+            self.poll_up(cx, visitor, work, facts)?;
+        }
+        if self.up.done && !self.hears(cx, visitor, work)? {
             self.silent.get_or_insert_with(Instant::now);
         }
         self.poll_deadlines(cx, timer, facts)
+    }
+
+    /// Takes in what comes behind a request: the next one, or news of the
+    /// visitor. False when nothing more will be heard of it.
+    fn hears(
+        &mut self,
+        cx: &mut Context<'_>,
+        visitor: &mut Visitor,
+        work: &mut Work,
+    ) -> Result<bool, Fail> {
+        while !visitor.ended {
+            match visitor.poll_fill(cx, &mut work.input, false) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Err(Fail::Visitor),
+                // Without room nobody listens for the end of the connection.
+                Poll::Pending => return Ok(!work.input.room(false).is_empty()),
+            }
+        }
+        Ok(false)
     }
 
     fn poll_deadlines(
@@ -172,11 +199,19 @@ impl Exchange {
         let taken_by = self.taking.deadline();
         // A visitor that has gone looks like one that has ended its direction.
         let heard_by = self.silent.map(|at| at + facts.settings.stall_time);
-        let first = [body_by, answer_by, taken_by, heard_by]
+        // A backend that takes no more of the request may have said why.
+        let told_by = match &self.up.broken {
+            Some((_, at)) if self.down.is_head() => Some(*at + TELL_TIME),
+            _ => None,
+        };
+        let first = [body_by, answer_by, taken_by, heard_by, told_by]
             .into_iter()
             .flatten()
             .min();
         ready!(timer.poll(cx, first));
+        if let Some((fail, _)) = self.up.broken.take_if(|_| first == told_by) {
+            return Poll::Ready(Err(fail));
+        }
         Poll::Ready(Err(if first == body_by {
             Fail::Refuse {
                 status: 408,

@@ -6,6 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,7 +24,7 @@ use super::respond::{self, After, Extra};
 use super::timer::Timer;
 use super::visitor::{Peer, Visitor};
 use crate::limits::{self, ConnectionPermit};
-use crate::metrics::{Direction, HttpRefusal, StatusClass};
+use crate::metrics::{Direction, HttpRefusal, LimitRefusal, StatusClass};
 
 /// How long and how much of a refused request is read on, so that the refusal
 /// is not lost to a reset.
@@ -32,7 +33,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 
 /// A visitor connection.
 pub(super) struct Connection {
-    pub(super) door: Arc<HttpDoor>,
+    pub(super) door: Place,
     pub(super) visitor: Visitor,
     pub(super) peer: Peer,
     pub(super) permit: ConnectionPermit,
@@ -67,6 +68,30 @@ pub(super) enum Then {
     Cut,
 }
 
+/// The door, and one of its places for as long as this lives.
+pub(super) struct Place(Arc<HttpDoor>);
+
+impl Place {
+    fn take(door: &Arc<HttpDoor>) -> Option<Self> {
+        door.places.try_acquire().ok()?.forget();
+        Some(Self(Arc::clone(door)))
+    }
+}
+
+impl Deref for Place {
+    type Target = Arc<HttpDoor>;
+
+    fn deref(&self) -> &Arc<HttpDoor> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places.add_permits(1);
+    }
+}
+
 /// Serves a visitor until the connection ends. `stop` ends it when no request
 /// is under way, else after that request. The socket should have
 /// `TCP_NODELAY`, from its listener: without it small answers may wait for
@@ -77,13 +102,17 @@ pub async fn serve_connection(
     door: Arc<HttpDoor>,
     stop: CancellationToken,
 ) {
+    let Some(place) = Place::take(&door) else {
+        let refused = &door.parts.metrics.limits.refused;
+        return refused.of(LimitRefusal::Full).add(1);
+    };
     let visitor = Visitor::new(socket);
     let now = Instant::now().into_std();
     match door.parts.limits.connect(peer.ip(), now) {
         Ok(permit) => {
             let mut connection = Connection {
                 peer: Peer::new(peer, &door.parts.settings.trusted),
-                door,
+                door: place,
                 visitor,
                 permit,
                 timer: Timer::default(),
@@ -94,12 +123,16 @@ pub async fn serve_connection(
             };
             connection.run(&stop).await;
         }
-        Err(refusal) => turn_away(visitor, &door, refusal).await,
+        // Boxed: those who may come in should hold no room for it.
+        Err(refusal) => Box::pin(turn_away(visitor, &door, refusal)).await,
     }
 }
 
 /// Answers a connection that its address may not have.
 async fn turn_away(mut visitor: Visitor, door: &HttpDoor, refusal: limits::Refusal) {
+    let Ok(_explained) = door.turned_away.try_acquire() else {
+        return;
+    };
     let mut work = door.take_work();
     let extra = limit_extra(refusal);
     respond::answer(&mut work.out.bytes, 429, extra, After::CLOSE);

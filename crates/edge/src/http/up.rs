@@ -1,6 +1,7 @@
 //! The request's direction of an exchange: visitor to backend.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use adit_http1::{Body, BodyError, Framing, LAST_CHUNK, Refusal, Request, write_trailers};
 use tokio::time::Instant;
@@ -22,12 +23,15 @@ pub(super) struct Up {
     pub(super) done: bool,
     /// Since when an answer is due, where that matters.
     pub(super) done_at: Option<Instant>,
-    /// The stream takes no more; an answer may say why.
-    pub(super) broken: Option<Fail>,
+    /// The stream takes no more, since when; an answer may say why.
+    pub(super) broken: Option<(Fail, Instant)>,
     /// How the body comes; `None` however slowly.
     rate: Option<Rate>,
-    /// The visitor waits for a 100 itself.
+    /// The visitor waits for a 100 itself: its time for the body begins later.
     pub(super) patient: bool,
+    /// When it has waited for too long.
+    patient_until: Option<Instant>,
+    patience: Duration,
 }
 
 impl Up {
@@ -44,22 +48,28 @@ impl Up {
             rate: (settings.body_rate > 0)
                 .then(|| Rate::new(settings.body_rate, settings.body_grace)),
             patient: request.expects_continue(),
+            patient_until: None,
+            patience: settings.stall_time,
         }
     }
 
     /// When the visitor's time for its body is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.rate?.deadline()
+        let deadline = self.rate?.deadline();
+        deadline.or(self.patient_until)
     }
 
     fn waits(&mut self) {
-        if let Some(rate) = self.rate.as_mut().filter(|_| !self.patient) {
+        if self.patient {
+            let until = Instant::now() + self.patience;
+            self.patient_until.get_or_insert(until);
+        } else if let Some(rate) = &mut self.rate {
             rate.waits();
         }
     }
 
     fn came(&mut self, count: usize) {
-        self.patient = false;
+        (self.patient, self.patient_until) = (false, None);
         if let Some(rate) = &mut self.rate {
             rate.moved(count);
         }
@@ -125,7 +135,7 @@ impl Exchange {
                 }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    self.up.broken = Some(self.broken(&error));
+                    self.up.broken = Some((self.broken(&error), Instant::now()));
                     break;
                 }
                 Poll::Pending if pushed == Pushed::Hungry => {}

@@ -71,7 +71,9 @@ labels!(
     LimitRefusal "reason":
     /// It is banned.
     Banned = "banned",
-    /// Too many open connections.
+    /// The edge has as many connections as it can hold.
+    Full = "full",
+    /// Too many open connections of one address.
     Connections = "connections",
     /// Too many requests.
     Requests = "requests",

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Resource, getrlimit};
+
 /// Facts of this process; `None` where the system does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProcessFacts {
@@ -25,11 +27,16 @@ impl ProcessFacts {
         Self {
             resident_bytes: resident(),
             open_descriptors: descriptors(),
-            max_descriptors: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            max_descriptors: getrlimit(Resource::Nofile).current,
             cpu_seconds,
             threads,
         }
     }
+}
+
+/// How many descriptors this process may have open.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// proc(5): the second field of statm is the resident set in pages.

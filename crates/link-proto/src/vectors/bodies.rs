@@ -198,12 +198,13 @@ fn control_bodies() -> Vec<Value> {
 
 fn other_bodies() -> Vec<Value> {
     let share = bytes::<32>(16);
-    let start = |visitor: &str| {
+    let start = |visitor: &str, patience_ms| {
         let mut body = Vec::new();
         let start = Start {
             tunnel: TunnelId(3),
             conn: ConnId(9),
             visitor: visitor.parse().unwrap(),
+            patience_ms,
         };
         start.encode(&mut body);
         body
@@ -224,12 +225,22 @@ fn other_bodies() -> Vec<Value> {
         message(&Message::RekeyDone { epoch: 1 }, &json!([[1, "u32", 1]])),
         row(
             FrameKind::START,
-            &start("192.0.2.7:40000"),
+            &start("192.0.2.7:40000", 10_000),
+            &json!([
+                [1, "u32", 3],
+                [2, "u64", 9],
+                [3, "bytes", "c00002079c40"],
+                [4, "u16", 10_000]
+            ]),
+        ),
+        row(
+            FrameKind::START,
+            &start("192.0.2.7:40000", Start::PATIENCE_MS),
             &json!([[1, "u32", 3], [2, "u64", 9], [3, "bytes", "c00002079c40"]]),
         ),
         row(
             FrameKind::START,
-            &start("[2001:db8::1]:40000"),
+            &start("[2001:db8::1]:40000", Start::PATIENCE_MS),
             &json!([[1, "u32", 3], [2, "u64", 9], [3, "bytes", v6]]),
         ),
         row(

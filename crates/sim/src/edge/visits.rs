@@ -142,6 +142,7 @@ impl Edge {
             tunnel,
             conn: ConnId(visit.number),
             visitor: ([192, 0, 2, 1], 40_000).into(),
+            patience_ms: Start::PATIENCE_MS,
         };
         let (mut body, mut out) = (Vec::new(), Vec::new());
         start.encode(&mut body);

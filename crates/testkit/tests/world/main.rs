@@ -5,3 +5,4 @@ mod agents;
 mod http;
 mod link;
 mod peers;
+mod uploads;

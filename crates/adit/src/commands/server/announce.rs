@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use adit_edge::Facts;
 use adit_edge::config::{EdgeConfig, KeyPolicy, PinPolicy};
 
+use crate::commands::place::EdgePlace;
 use crate::terminal;
 
 /// What the configuration says that the running edge does not.
@@ -20,14 +21,21 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn of(config: &EdgeConfig, file: Option<&Path>) -> Self {
+    pub(super) fn of(config: &EdgeConfig, place: &EdgePlace) -> Self {
+        let mut flags = String::new();
+        if let Some(file) = &place.config {
+            let _ = write!(flags, " --config {}", file.display());
+        }
+        if let Some(data) = &place.data {
+            let _ = write!(flags, " --data {}", data.display());
+        }
         Self {
             domain: config.server.domain.host().to_string(),
             data: config.server.data.clone(),
             pin: config.admission.pin,
             keys: config.admission.keys,
             has_proxies: !config.doors.trusted_proxies.is_empty(),
-            flags: file.map_or_else(String::new, |f| format!(" --config {}", f.display())),
+            flags,
         }
     }
 }
@@ -46,7 +54,16 @@ pub(super) fn for_scripts(facts: &Facts) -> String {
 }
 
 /// What whoever reads the log only must know.
-pub(super) fn into_log(facts: &Facts) {
+pub(super) fn into_log(facts: &Facts, about: &About) {
+    let (program, flags) = (terminal::program(), &about.flags);
+    tracing::info!(
+        target: "adit",
+        visitors = open_to(facts.http),
+        agents = open_to(facts.link),
+        admits = admits(about.keys),
+        pin = asks(about.pin),
+        "join string: {program} server --print-join{flags}; PIN: {program} server --print-pin{flags}"
+    );
     if facts.http.ip().is_loopback() {
         tracing::info!(target: "adit", door = %facts.http, "visitors are served in plain HTTP, for a TLS proxy on this machine");
     } else {
@@ -87,7 +104,7 @@ pub(super) fn for_people(facts: &Facts, about: &About) -> String {
     text += &row("PIN", &pin);
     let _ = write!(
         text,
-        "\nOn the machine of a service (the string holds the shared secret):\n\n  adit join {}\n  adit http 3000 --name app\n\n",
+        "\nOn the machine of a service: adit join, which asks for this string (it holds\nthe shared secret), then adit http 3000 --name app\n\n  {}\n\n",
         facts.join.expose()
     );
     let _ = writeln!(
@@ -97,6 +114,14 @@ pub(super) fn for_people(facts: &Facts, about: &About) -> String {
     );
     text += &warning(facts, about);
     text
+}
+
+fn asks(pin: PinPolicy) -> &'static str {
+    match pin {
+        PinPolicy::Enrol => "asked of agents not seen before",
+        PinPolicy::EveryStart => "asked of every agent after each start",
+        PinPolicy::Off => "none is asked",
+    }
 }
 
 fn admits(keys: KeyPolicy) -> &'static str {
@@ -191,7 +216,7 @@ mod tests {
             "  API door     http://127.0.0.1:9090  metrics, no login: this machine only",
             "  tunnels      http://NAME.example.test:8080",
             "  PIN          234567  asked of agents not seen before",
-            &format!("  adit join {}", facts.join.expose()),
+            &format!("  {}", facts.join.expose()),
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line}\n\n{text}");
         }
@@ -204,6 +229,21 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('!'));
+    }
+
+    #[test]
+    fn commands_name_the_edge_as_it_was_named() {
+        let text = for_people(
+            &facts("127.0.0.1:8080", "127.0.0.1:7400"),
+            &About {
+                flags: " --data /srv/edge".to_owned(),
+                ..about()
+            },
+        );
+        assert!(
+            text.contains("server token new --data /srv/edge\n"),
+            "{text}"
+        );
     }
 
     #[test]

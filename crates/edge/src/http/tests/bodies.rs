@@ -336,7 +336,7 @@ async fn early_hints_pass_and_a_flood_of_them_does_not() {
 
 #[tokio::test]
 async fn the_next_request_waits_for_the_answer() {
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::new(Semaphore::new(0));
     let inner = Arc::clone(&gate);
     let world = World::new(move |mut service| {
         let gate = Arc::clone(&inner);
@@ -360,4 +360,38 @@ async fn the_next_request_waits_for_the_answer() {
         let sent = world.seen.text().matches("GET /1 ").count();
         assert!(sent <= n + 1, "{sent} after {n}");
     }
+}
+
+/// A service that says no and hangs up while the body still comes.
+#[tokio::test]
+async fn an_early_answer_is_not_lost_behind_a_broken_upload() {
+    let world = World::new(|mut service: Service| async move {
+        service.head().await;
+        service
+            .send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n")
+            .await;
+    })
+    .await;
+    let visits = (0..60).map(|round| early(&world, 100_000 + round * 50_000));
+    for (round, got) in futures_util::future::join_all(visits)
+        .await
+        .iter()
+        .enumerate()
+    {
+        assert!(got.starts_with("HTTP/1.1 413 "), "{round}: {got:?}");
+    }
+}
+
+async fn early(world: &World, length: usize) -> String {
+    let guest = world.visit().await;
+    let (mut read, mut write) = guest.socket.into_split();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let mut wire = head.into_bytes();
+    wire.resize(wire.len() + length, b'x');
+    let mut got = Vec::new();
+    // What the door does not take is the service's doing.
+    let (_, _) = tokio::join!(write.write_all(&wire), read.read_to_end(&mut got));
+    String::from_utf8_lossy(&got).into_owned()
 }

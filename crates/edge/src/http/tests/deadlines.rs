@@ -202,3 +202,75 @@ async fn a_visitor_that_ended_its_direction_is_waited_for_but_not_for_ever() {
     assert!(guest.more().await.is_err());
     assert_eq!(seconds(start), 60);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_100_does_not_wait_for_ever() {
+    let world = world(|mut service| {
+        Box::pin(async move {
+            service.head().await;
+            service.more().await;
+        })
+    })
+    .await;
+    let start = tokio::time::Instant::now();
+    let mut guest = world.visit().await;
+    guest
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(status(&guest.answer().await), 408);
+    assert_eq!(seconds(start), 60);
+}
+
+/// One that left more than was asked for behind is noticed all the same.
+#[tokio::test]
+async fn a_visitor_that_left_is_noticed_behind_bytes_too_many() {
+    let world = World::new(|mut service: Service| async move {
+        service.head().await;
+        service.seen.add(service.number, b"|asked");
+        while service.more().await {}
+        service.seen.add(service.number, b"|left");
+    })
+    .await;
+    for extra in [1, 20_000] {
+        let mut guest = world.visit().await;
+        guest.get("/silent").await;
+        guest.send(vec![b'x'; extra]).await;
+        let (asked, left) = ("|asked", "|left");
+        let count = |word: &str| world.seen.text().matches(word).count();
+        let number = count(left) + 1;
+        while count(asked) < number {
+            tokio::task::yield_now().await;
+        }
+        let gone = socket2::SockRef::from(&guest.socket).set_linger(Some(Duration::ZERO));
+        gone.unwrap();
+        drop(guest);
+        let noticed = async {
+            while count(left) < number {
+                pass(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), noticed)
+            .await
+            .unwrap();
+    }
+}
+
+/// More bytes than the door reads ahead: nobody hears the end behind them.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_behind_a_full_buffer_is_given_up() {
+    let world = world(|mut service| {
+        Box::pin(async move {
+            service.head().await;
+            while service.more().await {}
+        })
+    })
+    .await;
+    let start = tokio::time::Instant::now();
+    let mut guest = world.visit().await;
+    guest.get("/silent").await;
+    guest.send(vec![b'x'; 300_000]).await;
+    assert!(guest.more().await.is_err());
+    assert_eq!(seconds(start), 60);
+}

@@ -208,7 +208,7 @@ async fn an_answer_cut_short_never_looks_complete() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
     ] {
         for version in ["1.1", "1.0"] {
-            let gate = Arc::new(tokio::sync::Semaphore::new(0));
+            let gate = Arc::new(Semaphore::new(0));
             let inner = Arc::clone(&gate);
             let world = World::new(move |mut service: Service| {
                 let gate = Arc::clone(&inner);

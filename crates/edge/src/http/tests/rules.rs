@@ -1,6 +1,8 @@
 //! Limits, passwords, redirects, headers, statistics, the log.
 
 use super::*;
+use crate::http::TURNED_AWAY;
+use crate::metrics::LimitRefusal;
 use adit_config::LogFormat;
 use adit_routing::Redirect;
 
@@ -311,4 +313,52 @@ async fn each_request_leaves_a_line() {
     assert_eq!(values[1]["fault"], "a header line is malformed");
     assert_eq!(values[2]["status"], 404);
     assert_eq!(values[2]["fault"], "no such host");
+}
+
+#[tokio::test]
+async fn a_full_door_closes_at_once_until_a_place_is_free() {
+    let one = |parts: &mut DoorParts| parts.settings.connections = 1;
+    let world = World::with(
+        plain,
+        one,
+        LimitSettings::default(),
+        RouteOptions::default(),
+    )
+    .await;
+    let mut first = world.visit().await;
+    first.get("/").await;
+    first.answer().await;
+    assert_eq!(world.visit().await.rest().await, "");
+    let refused = &world.metrics().limits.refused;
+    assert_eq!(refused.of(LimitRefusal::Full).get(), 1);
+    drop(first);
+    loop {
+        let mut next = world.visit().await;
+        let asked = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        // The place may not be free yet.
+        let sent = next.socket.write_all(asked.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = next.socket.read_to_end(&mut answer).await;
+        if sent.is_ok() && read.is_ok() && answer.starts_with(b"HTTP/1.1 200 ") {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_explained_to_so_many_at_a_time() {
+    let limits = LimitSettings {
+        connections_per_address: 1,
+        ..LimitSettings::default()
+    };
+    let world = World::with(plain, |_| {}, limits, RouteOptions::default()).await;
+    let mut first = world.visit().await;
+    first.get("/").await;
+    first.answer().await;
+    assert_eq!(status(&world.visit().await.rest().await), 429);
+    let all = u32::try_from(TURNED_AWAY).unwrap();
+    let taken = world.door.turned_away.acquire_many(all).await.unwrap();
+    assert_eq!(world.visit().await.rest().await, "");
+    drop(taken);
+    assert_eq!(status(&world.visit().await.rest().await), 429);
 }

@@ -9,7 +9,7 @@ const AGREE: &str =
 
 #[tokio::test]
 async fn bytes_flow_only_after_the_101() {
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::new(Semaphore::new(0));
     let inner = Arc::clone(&gate);
     let world = World::new(move |mut service: Service| {
         let gate = Arc::clone(&inner);
