@@ -44,18 +44,23 @@ fn agents_behind_one_name_take_turns_and_replace_each_other() {
 
 #[test]
 fn an_exclusive_name_has_one_agent() {
-    let world = World::new();
+    one_agent_alone(&World::new(), true);
+    let route = "[[route]]\nhost = \"www.test\"\nagents = \"app\"\nexclusive = true\n";
+    one_agent_alone(&World::with(route), false);
+}
+
+fn one_agent_alone(world: &World, asked: bool) {
     let origin = Origin::start("echo", &["first"]);
-    let mut plan = AgentPlan::new(&world, "app", origin.address);
-    plan.settings.tunnels[0].exclusive = true;
+    let mut plan = AgentPlan::new(world, "app", origin.address);
+    plan.settings.tunnels[0].exclusive = asked;
     let first = world.start_agent(plan);
     first.wait_live("app");
-    let second = world.start_agent(AgentPlan::new(&world, "app", origin.address));
+    let second = world.start_agent(AgentPlan::new(world, "app", origin.address));
     second.wait("a refusal", |event| match event {
         AgentEvent::TunnelRefused { tunnel, .. } => Some(tunnel.to_string()),
         _ => None,
     });
-    assert_eq!(answers(&world, 5).len(), 1);
+    assert_eq!(answers(world, 5).len(), 1);
 }
 
 #[test]
