@@ -93,11 +93,14 @@ pub fn target(name: &str, check: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
 }
 
 /// The same for a check that makes its own inputs from a script of random
-/// bytes: sequences of calls rather than one text.
+/// bytes: sequences of calls rather than one text. Its corpus holds scripts.
 ///
 /// # Panics
 /// When the check does.
 pub fn scripted(name: &str, check: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
+    for (_, script) in corpus(name) {
+        check(&script);
+    }
     bolero::check!(name = name)
         .with_iterations(INPUTS)
         .with_max_len(MAX_SCRIPT)

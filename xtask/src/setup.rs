@@ -17,7 +17,7 @@ struct Peer {
     used: &'static str,
 }
 
-const PEERS: [Peer; 3] = [
+const PEERS: [Peer; 5] = [
     Peer {
         program: "nginx",
         package: "nginx-light",
@@ -32,6 +32,16 @@ const PEERS: [Peer; 3] = [
         program: "python3",
         package: "python3",
         used: "origins, the second implementation of the link protocol",
+    },
+    Peer {
+        program: "ip",
+        package: "iproute2",
+        used: "a network in which a port is blocked",
+    },
+    Peer {
+        program: "unshare",
+        package: "util-linux",
+        used: "that network, and a disk that is full",
     },
 ];
 

@@ -64,12 +64,18 @@ pub(crate) async fn pump(stream: Stream, local: Local) -> (Carried, Option<Chann
             pump.stream.end().await
         }
         Err(broken) => {
-            if let Broken::Target(_) = broken {
+            let reason = match &broken {
+                Broken::Target(_) => Some(ResetReason::TargetClosed),
+                // The edge does not see what was altered on its way here.
+                Broken::Visitor(StreamError::Protocol) => Some(ResetReason::Protocol),
+                Broken::Visitor(_) => None,
+            };
+            if let Some(reason) = reason {
                 let delivered = match carried.to_target {
                     0 => Delivered::None,
                     _ => Delivered::Some,
                 };
-                pump.stream.reset(ResetReason::TargetClosed, delivered);
+                pump.stream.reset(reason, delivered);
             }
             carried.broken = Some(broken);
             None

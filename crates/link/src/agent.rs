@@ -228,6 +228,9 @@ pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
         let handle = |event| on_event(event, &dialer, &tell);
         let end = run_control(socket, control, &task_outbox, &task_stop, handle).await;
         task_stop.cancel();
+        if end == ControlEnd::Dead {
+            dialer.cut();
+        }
         // The agent may have stopped listening.
         let _ = tell.try_send(LinkEvent::Lost(end));
     });

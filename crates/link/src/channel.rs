@@ -170,8 +170,7 @@ impl Channel {
     /// [`StreamError::Truncated`] when the edge closed the channel or was
     /// silent for [`IDLE_LIMIT`]; others when it broke the protocol.
     pub async fn next_start(mut self) -> Result<Incoming, StreamError> {
-        let quiet = Box::pin(tokio::time::sleep(IDLE_LIMIT));
-        let mut quiet = quiet;
+        let mut quiet = Box::pin(tokio::time::sleep(IDLE_LIMIT));
         let start = poll_fn(|cx| {
             let found = self.poll_start(cx, |now| quiet.as_mut().reset(now + IDLE_LIMIT));
             if found.is_pending() && quiet.as_mut().poll(cx).is_ready() {
@@ -179,11 +178,36 @@ impl Channel {
             }
             found
         })
-        .await?;
-        Ok(Incoming {
-            start,
-            inner: self.inner,
-        })
+        .await;
+        match start {
+            Ok(start) => Ok(Incoming {
+                start,
+                inner: self.inner,
+            }),
+            Err(error) => {
+                if matches!(error, StreamError::Protocol) {
+                    self.complain();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the edge that its frames do not arrive as they were sent. Nothing
+    /// of the stream that it may have begun was delivered.
+    fn complain(&mut self) {
+        let Some(sealed) = &mut self.inner.sealed else {
+            return;
+        };
+        sealed.stream = sealed.stream.saturating_add(1);
+        let mut body = Vec::with_capacity(8);
+        let (reason, delivered) = (ResetReason::Protocol, Delivered::None);
+        Reset { reason, delivered }.encode(&mut body);
+        if self.inner.queue(FrameKind::RESET, &body).is_ok() {
+            let mut cx = Context::from_waker(Waker::noop());
+            // As far as the socket takes it at once.
+            let _ = self.inner.poll_flush(&mut cx);
+        }
     }
 
     fn poll_start(

@@ -1,8 +1,8 @@
 //! Keeps as many idle data channels ready as the edge wants.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use adit_link_proto::{Role, SessionKeys};
@@ -16,6 +16,7 @@ use crate::agent::{DialConfig, StreamHandler, unix_now};
 use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::entropy::random;
+use crate::inner::Cut;
 use crate::socket::prepare;
 use crate::tasks::Tasks;
 use crate::workers::worker_index;
@@ -41,6 +42,7 @@ pub(crate) struct Dialer {
     /// Channels that wait for a stream, those being dialled included.
     idle: AtomicUsize,
     open: AtomicUsize,
+    cuts: Mutex<Vec<Weak<Cut>>>,
 }
 
 impl Dialer {
@@ -65,7 +67,22 @@ impl Dialer {
             wanted: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            cuts: Mutex::default(),
         })
+    }
+
+    /// Ends every stream of the link. The edge fell silent: it cannot say that
+    /// it has ended them, and where something in between still acknowledges
+    /// bytes the system notices nothing either.
+    pub(crate) fn cut(&self) {
+        let cuts = std::mem::take(&mut *self.cuts());
+        for cut in cuts.iter().filter_map(Weak::upgrade) {
+            cut.cut();
+        }
+    }
+
+    fn cuts(&self) -> MutexGuard<'_, Vec<Weak<Cut>>> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The edge wants this many idle channels from now on.
@@ -157,6 +174,13 @@ impl Dialer {
             .channel(&proved, theirs, Role::Agent)
             .map_err(std::io::Error::other)?;
         let mut channel = Channel::new(socket, pair, Arc::clone(&self.counters));
+        if let Some(cut) = channel.cut_handle() {
+            let mut cuts = self.cuts();
+            if cuts.len() >= cuts.capacity() {
+                cuts.retain(|cut| cut.strong_count() > 0);
+            }
+            cuts.push(Arc::downgrade(&cut));
+        }
         if let Some(conn) = conn {
             channel.announce(conn).map_err(std::io::Error::other)?;
         }

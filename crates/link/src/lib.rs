@@ -22,9 +22,11 @@ pub mod entropy;
 mod inner;
 pub mod socket;
 mod stream;
+mod stream_io;
 pub mod tasks;
 pub mod workers;
 
 pub use channel::{Channel, IDLE_LIMIT, Incoming, PING_AFTER};
 pub use counters::Counters;
-pub use stream::{Fill, Stream, StreamError, StreamIo};
+pub use stream::{Fill, Stream, StreamError};
+pub use stream_io::StreamIo;

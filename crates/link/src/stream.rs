@@ -12,11 +12,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use adit_wire::{Delivered, FrameKind, Reset, ResetReason, Start};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -282,6 +283,11 @@ impl Stream {
         let Ok(Reset { reason, delivered }) = Reset::decode(self.inner.payload(frame)) else {
             return StreamError::Protocol;
         };
+        if reason == ResetReason::Protocol
+            && let Some(sealed) = &self.inner.sealed
+        {
+            sealed.counters.bad_frames.fetch_add(1, Ordering::Relaxed);
+        }
         if self.inner.queue(FrameKind::RESET_ACK, &[]).is_ok() {
             let _ = self.inner.poll_flush(cx);
         }
@@ -465,59 +471,5 @@ impl fmt::Debug for Stream {
             "plain"
         };
         write!(f, "Stream({kind})")
-    }
-}
-
-/// A [`Stream`] behind tokio's traits, for code that knows only those.
-#[derive(Debug)]
-pub struct StreamIo(pub Stream);
-
-fn to_io(error: StreamError) -> io::Error {
-    match error {
-        StreamError::Io(error) => error,
-        StreamError::Truncated => io::Error::new(io::ErrorKind::UnexpectedEof, error),
-        other => io::Error::new(io::ErrorKind::ConnectionReset, other),
-    }
-}
-
-impl AsyncRead for StreamIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        while self.0.buffer().is_empty() {
-            if ready!(self.0.poll_fill(cx)).map_err(to_io)? == Fill::End {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let count = self.0.buffer().len().min(into.remaining());
-        into.put_slice(&self.0.buffer()[..count]);
-        self.0.consume(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for StreamIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut count = self.0.write(bytes).map_err(to_io)?;
-        if count == 0 && !bytes.is_empty() {
-            ready!(self.0.poll_flush(cx)).map_err(to_io)?;
-            count = self.0.write(bytes).map_err(to_io)?;
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_flush(cx).map_err(to_io)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.finish();
-        self.0.poll_flush(cx).map_err(to_io)
     }
 }

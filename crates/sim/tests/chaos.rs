@@ -148,6 +148,26 @@ fn a_step_of_the_edges_clock_changes_nothing() {
 }
 
 #[test]
+fn a_step_of_an_agents_clock_leaves_its_live_link_alone() {
+    for_seeds(40, |seed| {
+        let mut world = settled(seed, 2, false);
+        let step = if seed % 2 == 0 { 60 } else { -60 };
+        // There, and back.
+        for step in [step, 0] {
+            world.agents[0].clock.step = step;
+            // More visitors than idle channels wait: some are dialled now.
+            let visitors: Vec<u64> = (0..40).map(|_| world.visit(1)).collect();
+            world.pass(30 * SECOND);
+            for visitor in visitors {
+                assert!(matches!(world.outcome(visitor), Some(Outcome::Answered(_))));
+            }
+            assert_eq!((world.agents[0].lost, world.agents[1].lost), (0, 0));
+            assert!(world.is_whole());
+        }
+    });
+}
+
+#[test]
 fn a_wrong_clock_that_is_set_right_admits_agents_within_two_minutes() {
     for_seeds(10, |seed| {
         let mut world = World::new(seed, 1, false, Instant::now());

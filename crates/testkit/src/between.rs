@@ -46,7 +46,10 @@ struct Shared {
 struct State {
     closed: bool,
     frozen: bool,
+    /// Connections of a number below stay silent for good.
+    forgotten: usize,
     over: bool,
+    dialled: usize,
     /// Flip a bit in the next bytes of this direction, on a connection of this
     /// number or above that has moved so many bytes this way.
     flip: Option<(Way, usize, usize)>,
@@ -101,10 +104,24 @@ impl Between {
     }
 
     /// Whether bytes stay where they are while every socket stays open, as
-    /// behind a router that forgot its table.
+    /// where a cable was pulled.
     pub fn freeze(&self, frozen: bool) {
         self.shared.lock().frozen = frozen;
         self.shared.changed.notify_all();
+    }
+
+    /// From now on no byte passes on the connections that are open, and every
+    /// socket stays open, as behind a router that forgot its table; new ones
+    /// pass.
+    pub fn forget(&self) {
+        let mut state = self.shared.lock();
+        state.forgotten = state.passed.len();
+    }
+
+    /// How often it was dialled so far, whatever became of it.
+    #[must_use]
+    pub fn dialled(&self) -> usize {
+        self.shared.lock().dialled
     }
 
     /// Flips one bit of the next bytes that go this way on a connection whose
@@ -129,7 +146,11 @@ impl Between {
 
 impl Drop for Between {
     fn drop(&mut self) {
-        self.shared.lock().over = true;
+        {
+            let mut state = self.shared.lock();
+            state.over = true;
+            state.forgotten = 0;
+        }
         self.freeze(false);
         self.cut();
         // Wakes the accepting thread, which then sees that it is over.
@@ -139,8 +160,12 @@ impl Drop for Between {
 
 impl Shared {
     fn carry(self: &Arc<Self>, from: TcpStream) {
-        if self.lock().closed {
-            return;
+        {
+            let mut state = self.lock();
+            state.dialled += 1;
+            if state.closed {
+                return;
+            }
         }
         let Ok(to) = TcpStream::connect(self.to) else {
             return;
@@ -169,6 +194,7 @@ impl Shared {
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => {
+                    drop(self.hold(number));
                     let _ = to.shutdown(Shutdown::Both);
                     return;
                 }
@@ -181,17 +207,24 @@ impl Shared {
                 return;
             }
         }
-        // The end of one direction passes as such.
+        // The end of one direction passes as such, and waits as bytes do.
+        drop(self.hold(number));
         let _ = to.shutdown(Shutdown::Write);
+    }
+
+    /// Waits while nothing passes on this connection.
+    fn hold(&self, number: usize) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        while state.frozen || number < state.forgotten {
+            let woken = self.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state
     }
 
     /// What happens to bytes on their way: they wait, are kept, are changed.
     fn pass(&self, way: Way, number: usize, moved: usize, part: &mut [u8]) {
-        let mut state = self.lock();
-        while state.frozen {
-            let woken = self.changed.wait(state);
-            state = woken.unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.hold(number);
         let due = |(which, from, after)| which == way && number >= from && moved >= after;
         if state.flip.is_some_and(due) {
             state.flip = None;

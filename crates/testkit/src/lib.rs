@@ -19,7 +19,6 @@ pub mod curl;
 pub mod nginx;
 pub mod peers;
 pub mod process;
-pub mod program;
 pub mod python;
 pub mod raw;
 pub mod wait;

@@ -82,7 +82,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if args.print_join {
         let new = !config.server.data.exists();
         let desk = edge_seam::desk(&config, true)?;
-        let join = desk.join().map_err(edge_seam::refused)?;
+        let mut join = desk.join().map_err(edge_seam::refused)?;
+        // A running edge tells the address that it was started with.
+        if let Some(public) = &args.public {
+            join.addresses = vec![public.clone()];
+        }
         edge_seam::leads_somewhere(&join)?;
         if new {
             let data = config.server.data.display();

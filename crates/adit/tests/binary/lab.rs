@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -336,6 +337,15 @@ impl Lab {
         let data = self.text_of(who);
         self.start(&[&["http", "--data", &data], more].concat(), variables)
     }
+}
+
+/// How a line of shell runs a command in namespaces of its own: root has the
+/// right to them, others get it in a user namespace (which root has not where
+/// its root folder was changed).
+pub(crate) fn own() -> String {
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let rights = if root { "" } else { " --map-root-user" };
+    format!("{}{rights}", program("unshare").display())
 }
 
 /// The files below a folder, sockets left out.

@@ -1,16 +1,20 @@
 //! The program as its user meets it: what it prints, how it ends, what outlives
-//! it, what it refuses, and what never leaves it.
+//! it, what it refuses, what never leaves it, and how it bears faults.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "code for tests alone, where a panic is how a test fails"
 )]
 
+mod chaos;
 mod codes;
+mod demo;
 mod doors;
 mod forget;
+mod kill;
 mod lab;
 mod mistakes;
 mod people;

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use adit_testkit::raw::{Socket, nobody, origin};
 
-use crate::lab::{Lab, files};
+use crate::lab::{Lab, files, own};
 
 fn doors(http: &str) -> [String; 3] {
     [http, "127.0.0.1:0", "127.0.0.1:0"].map(str::to_owned)
@@ -96,6 +96,15 @@ fn contents(lab: &Lab, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 }
 
 #[test]
+fn a_second_edge_on_one_folder_is_refused() {
+    let lab = Lab::new();
+    let edge = lab.edge("");
+    let second = lab.run(&["server", "--config", "server.toml"]);
+    second.refused(1, "ADIT-2104", &["edge"]);
+    assert_eq!(edge.running.stop().0, Some(0));
+}
+
+#[test]
 fn all_mistakes_of_a_configuration_are_told_at_once() {
     let lab = Lab::new();
     let file = lab.file(
@@ -166,9 +175,14 @@ fn a_target_that_is_down_or_no_http_is_told_to_its_owner() {
         socket.send("220 mail.example ESMTP\r\n");
         socket.rest();
     });
-    for (name, target, code) in [
-        ("down", nobody().to_string(), "ADIT-4101"),
-        ("mail", other.to_string(), "ADIT-4105"),
+    for (name, target, code, words) in [
+        (
+            "down",
+            nobody().to_string(),
+            "ADIT-4101",
+            "the service behind it is not",
+        ),
+        ("mail", other.to_string(), "ADIT-4105", "status line"),
     ] {
         let agent = lab.agent(&edge, name, &[&target, "--name", name]);
         agent.live(name);
@@ -179,7 +193,7 @@ fn a_target_that_is_down_or_no_http_is_told_to_its_owner() {
             assert!(!lower.contains(word), "{answer}");
         }
         let line = agent.logged(code);
-        assert!(line.contains(name), "{line}");
+        assert!(line.contains(name) && line.contains(words), "{line}");
         assert_eq!(agent.stop().0, Some(0));
     }
 }
@@ -190,12 +204,13 @@ fn a_full_disk_leaves_what_was_there() {
     let lab = Lab::new();
     fs::create_dir(lab.path("edge")).unwrap();
     // A volume of our own, seen by this process alone, filled to the last block.
-    let shell = "exec unshare --mount --map-root-user sh -c 'mount -t tmpfs -o size=64k,mode=0700 none edge \
+    let shell = "--mount sh -c 'mount -t tmpfs -o size=64k,mode=0700 none edge \
                  && { dd if=/dev/zero of=edge/filler bs=1k count=4096 2>/dev/null; \"$0\" \"$@\"; \
                  code=$?; ls edge >&2; exit $code; }' \"$0\" \"$@\"";
+    let shell = format!("exec {} {shell}", own());
     let file = lab.server_file(&doors("127.0.0.1:0"), "");
     let said = lab
-        .start_in(shell, &["server", "--config", &file], &[])
+        .start_in(&shell, &["server", "--config", &file], &[])
         .ended();
     said.refused(1, "ADIT-2103", &["edge"]);
     let left = said
@@ -210,22 +225,4 @@ fn a_full_disk_leaves_what_was_there() {
         );
         assert!(!name.contains("tmp"), "{said:?}");
     }
-}
-
-/// Edge and agent of the demo share nothing but the socket.
-#[test]
-fn the_demo_fails_when_its_link_port_is_blocked() {
-    let lab = Lab::new();
-    let arguments = ["demo", "--check", "--link", "127.0.0.1:7411"];
-    // A network of its own, in which nothing reaches that port.
-    let network = "exec unshare --net --map-root-user sh -c 'ip link set lo up && BLOCK && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
-    let open = network.replace("BLOCK", "true");
-    let said = lab.start_in(&open, &arguments, &[]).ended();
-    assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.out.contains("round trip"), "{said:?}");
-    let rules = "ip rule add pref 10 lookup local && ip rule del pref 0 \
-                 && ip rule add pref 5 ipproto tcp dport 7411 prohibit";
-    let blocked = network.replace("BLOCK", rules);
-    let said = lab.start_in(&blocked, &arguments, &[]).ended();
-    said.refused(1, "ADIT-5003", &["no link"]);
 }

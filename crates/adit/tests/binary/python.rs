@@ -53,6 +53,7 @@ fn another_implementation_with_a_wrong_pin_is_refused() {
     assert_eq!(ended.status.code(), Some(3), "{}", ended.text());
     let agents = edge.ask(&lab, &["agents", "list", "--json"]).done();
     assert_eq!(agents.trim(), "[]");
+    assert_eq!(edge.get("peer.test", "/").0, 404);
 }
 
 /// The vectors hold, and not one of them may change.

@@ -1,5 +1,7 @@
 //! What scripts wait for, and how commands end.
 
+use adit_testkit::curl;
+use adit_testkit::nginx::Nginx;
 use adit_testkit::raw::{Socket, origin};
 
 use crate::lab::{Lab, get};
@@ -48,6 +50,10 @@ fn join_string_and_pin_are_printed_alone() {
     );
     let parsed: adit_model::JoinString = text.parse().unwrap();
     assert_eq!(parsed.addresses, ["edge.test:7400"]);
+    let other = ["server", "--public", "other.test:1", "--print-join"];
+    let other: adit_model::JoinString = edge.ask(&lab, &other).done().trim().parse().unwrap();
+    assert_eq!(other.addresses, ["other.test:1"]);
+    assert_eq!(other.edge, parsed.edge);
     let pin = edge.ask(&lab, &["server", "--print-pin"]);
     assert_eq!((pin.code, pin.err.as_str()), (0, ""));
     assert!(adit_model::Pin::parse(pin.out.trim()).is_ok() && pin.out.trim().len() == 6);
@@ -63,21 +69,29 @@ fn join_string_and_pin_are_printed_alone() {
 fn one_command_publishes_without_joining_first() {
     let lab = Lab::new();
     let edge = lab.edge("");
-    let target = origin(hello).to_string();
-    let agent = lab.agent(&edge, "agent", &[&target, "--name", "app"]);
-    assert_eq!(
-        agent.live("app"),
-        format!("http://app.test:{}", edge.http.port())
-    );
+    let nginx = Nginx::files();
+    nginx.put("page.txt", "private");
+    let target = nginx.address.to_string();
+    let publish = [target.as_str(), "--name", "app"];
+    let join = edge.join(&lab);
+    let without_pin = lab.agent_with("agent", &publish, &[("ADIT_EDGE", &join)]);
+    without_pin.ended().refused(2, "ADIT-1205", &["PIN"]);
+    let agent = lab.agent(&edge, "agent", &publish);
+    let url = agent.live("app");
+    assert_eq!(url, format!("http://app.test:{}", edge.http.port()));
     let first = agent.process.lines();
     assert!(
         first[0].starts_with(&format!("connected {} ed25519:", edge.link)),
         "{first:?}"
     );
-    let (status, answer) = edge.get("app.test", "/");
-    assert_eq!((status, answer.ends_with("hello")), (200, true));
-    let (code, lines) = agent.stop();
-    assert_eq!(code, Some(0), "{lines:?}");
+    let reply = curl::get(edge.http, &format!("{url}/page.txt"));
+    assert_eq!((reply.status, reply.body.as_str()), (200, "private"));
+    let listed = edge.ask(&lab, &["agents", "list"]).done();
+    assert!(listed.contains(" live "), "{listed}");
+    for running in [agent, edge.running] {
+        let (code, lines) = running.stop();
+        assert_eq!(code, Some(0), "{lines:?}");
+    }
 }
 
 #[test]

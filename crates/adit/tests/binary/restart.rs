@@ -53,10 +53,8 @@ fn the_url_of_a_tunnel_without_a_name_outlives_every_restart() {
     }
 }
 
-/// No agent dials by itself while the edge is away but on its own clock, so
-/// the time is told, and bounded generously.
 #[test]
-fn a_killed_edge_finds_its_agents_again() {
+fn a_killed_edge_has_its_agents_back_within_two_seconds() {
     let lab = Lab::new();
     let edge = lab.edge("");
     let agents: Vec<_> = ["one", "two", "three"]
@@ -78,13 +76,9 @@ fn a_killed_edge_finds_its_agents_again() {
         until_true("the name leads there again", || {
             edge.get(&host, "/").0 == 200
         });
-        println!("{name} is back {:?} after the door opened", open.elapsed());
     }
-    assert!(
-        open.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        open.elapsed()
-    );
+    let took = open.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 /// The last line of a connection is not lost with its agent: another agent of

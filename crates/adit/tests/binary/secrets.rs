@@ -14,6 +14,7 @@ use crate::lab::{Edge, Lab, Running, files};
 const PASSWORD: &str = "hT4wq9LrZx2vNc7k";
 const BEARER: &str = "Qm8sPd3yBf6uKj1e";
 const COOKIE: &str = "Xa5tGv0oRi2lWn9h";
+const QUERY: &str = "eJ7mZc4kSq9bHw2u";
 /// `user:` and the password, as a visitor sends both.
 const BASIC: &str = "dXNlcjpoVDR3cTlMclp4MnZOYzdr";
 
@@ -57,7 +58,7 @@ impl Watch {
 
     fn check(&self) {
         let shown: BTreeSet<_> = self.secrets.iter().collect();
-        assert!(shown.len() >= 14, "{}", shown.len());
+        assert!(shown.len() >= 15, "{}", shown.len());
         for (what, text) in &self.said {
             for secret in &self.secrets {
                 let line = text.lines().find(|line| line.contains(secret));
@@ -77,8 +78,9 @@ fn target() -> String {
 
 fn visit(edge: &Edge, host: &str, login: &str) -> u16 {
     let request = format!(
-        "GET /path HTTP/1.1\r\nHost: {host}\r\nAuthorization: {login}\r\n\
-         Cookie: session={COOKIE}\r\nConnection: close\r\n\r\n"
+        "GET /path?token={QUERY} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {login}\r\n\
+         Cookie: session={COOKIE}\r\nReferer: http://{host}/?token={QUERY}\r\n\
+         Connection: close\r\n\r\n"
     );
     let (answer, _) = Socket::send_to(edge.http, request).rest();
     let text = String::from_utf8_lossy(&answer).into_owned();
@@ -111,7 +113,9 @@ fn no_secret_is_in_any_log_or_output_through_a_whole_life() {
         let (edge, agents) = ("edge", [format!("one-{format}"), format!("two-{format}")]);
         let mut watch = Watch {
             said: Vec::new(),
-            secrets: [PASSWORD, BEARER, COOKIE, BASIC].map(str::to_owned).into(),
+            secrets: [PASSWORD, BEARER, COOKIE, BASIC, QUERY]
+                .map(str::to_owned)
+                .into(),
         };
         life(&lab, format, &agents, &mut watch);
         for folder in [edge, &agents[0], &agents[1]] {
@@ -174,7 +178,9 @@ fn life(lab: &Lab, format: &str, agents: &[String; 2], watch: &mut Watch) {
     until_true("it is out", || edge.get("open.test", "/").0 != 200);
     watch.stop("revoked agent", open);
     watch.stop("agent", app);
+    // What stands beside them in a request was logged.
     let log = edge.running.log();
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
+    assert!(log.contains("/path"), "{log}");
     watch.stop("edge", edge.running);
 }

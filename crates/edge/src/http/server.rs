@@ -31,6 +31,11 @@ use crate::metrics::{Direction, HttpRefusal, LimitRefusal, StatusClass};
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// How long a request waits for the first chunk of its body, which mostly comes
+/// with the head: what is malformed already there is refused before a backend
+/// hears of it. A body that begins later is judged while it is passed on.
+const FIRST_CHUNK_TIME: Duration = Duration::from_millis(100);
+
 /// A visitor connection.
 pub(super) struct Connection {
     pub(super) door: Place,
@@ -198,12 +203,11 @@ impl Connection {
                     Poll::Pending => break,
                 },
             };
+            let was_parsed = self.parsed;
             match check_head(work, &mut self.parsed, &self.door.parts.settings.head) {
-                Ok(true) => {
-                    self.wait_until = None;
-                    self.parsed = false;
-                    self.fresh = false;
-                    return Poll::Ready(Next::Request);
+                Ok(true) => return self.begin_request(),
+                Ok(false) if self.parsed && !was_parsed => {
+                    self.wait_until = Some(Instant::now() + FIRST_CHUNK_TIME);
                 }
                 Ok(false) => {}
                 Err(refusal) => return Poll::Ready(Next::Refused(refusal)),
@@ -243,7 +247,16 @@ impl Connection {
         };
         let until = *self.wait_until.get_or_insert_with(|| Instant::now() + time);
         ready!(self.timer.poll(cx, Some(until)));
+        if self.parsed {
+            return self.begin_request();
+        }
         Poll::Ready(if begun { Next::Slow } else { Next::Closed })
+    }
+
+    fn begin_request(&mut self) -> Poll<Next> {
+        self.wait_until = None;
+        (self.parsed, self.fresh) = (false, false);
+        Poll::Ready(Next::Request)
     }
 
     /// Serves the request whose head was read.

@@ -5,5 +5,4 @@ mod agents;
 mod http;
 mod link;
 mod peers;
-mod protocol;
 mod uploads;

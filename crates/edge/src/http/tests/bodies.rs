@@ -395,3 +395,28 @@ async fn early(world: &World, length: usize) -> String {
     let (_, _) = tokio::join!(write.write_all(&wire), read.read_to_end(&mut got));
     String::from_utf8_lossy(&got).into_owned()
 }
+
+/// Both sides talk in turn, and the service begins.
+#[tokio::test(start_paused = true)]
+async fn a_chunked_body_may_begin_after_the_answer() {
+    let world = World::new(|mut service: Service| async move {
+        service.head().await;
+        service
+            .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nready?\r\n")
+            .await;
+        let body = service.body(Framing::Chunked).await;
+        service.send(format!("{:x}\r\n", body.len())).await;
+        service.send(&body).await;
+        service.send("\r\n0\r\n\r\n").await;
+    })
+    .await;
+    let mut guest = world.visit().await;
+    guest
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ))
+        .await;
+    guest.until("ready?\r\n").await;
+    guest.send("3\r\nyes\r\n0\r\n\r\n").await;
+    assert!(guest.until("0\r\n\r\n").await.contains("yes"));
+}
