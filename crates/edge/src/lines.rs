@@ -161,16 +161,19 @@ fn write_out(
         let (dropped, taken) = (std::mem::take(&mut queue.dropped), queue.taken);
         queue.hurry = false;
         drop(queue);
-        let lines = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let end = batch.len();
         if dropped > 0 {
             tell(dropped, &mut batch);
         }
         let written = sink.write_all(&batch).and_then(|()| sink.flush());
+        batch.truncate(end);
+        let lost = match written {
+            Ok(()) => 0,
+            Err(_) => dropped + batch.iter().filter(|byte| **byte == b'\n').count() as u64,
+        };
         batch.clear();
         let mut queue = shared.lock();
-        if written.is_err() {
-            queue.dropped += dropped + lines;
-        }
+        queue.dropped += lost;
         queue.left = taken;
         shared.written.notify_all();
         if queue.closed && queue.lines.is_empty() {

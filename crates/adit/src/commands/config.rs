@@ -180,7 +180,9 @@ container, a script) it prints a line for each door, the fingerprint and `ready`
 and no secret; the log then says how to get them: `adit server --print-join` and
 `adit server --print-pin`, with the same `--config` or `--data`. A JSON log has
 one object a line, each with `time` and `kind`: `access` (a request), `audit`
-(who was admitted or refused) or `log`.
+(who was admitted or refused) or `log`. Nobody waits for who reads the log: when
+that one is too slow or has stopped, lines are dropped, and one line says how
+many.
 
 To take visitors and agents of other machines, two lines are needed:
 

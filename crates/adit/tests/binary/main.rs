@@ -23,4 +23,5 @@ mod ready;
 mod restart;
 mod secrets;
 mod smuggling;
+mod stuck;
 mod words;
