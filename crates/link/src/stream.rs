@@ -3,7 +3,7 @@
 //! More than `AsyncRead + AsyncWrite`: it lends its buffers (fill and consume,
 //! spare and commit with room for sealing), keeps the end of each direction
 //! apart from a reset with its reason, and knows whether a start was answered.
-//! [`StreamIo`] adapts it to the tokio traits.
+//! [`crate::StreamIo`] adapts it to the tokio traits.
 //!
 //! A truncated stream is always an error, never a clean end.
 

@@ -1,6 +1,7 @@
 //! Programs run beside a test: what they said line by line, signals, and their
 //! end together with the test's.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -182,22 +183,17 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        self.signal("TERM");
+        self.signal(Signal::TERM);
     }
 
-    /// Sends a signal by its name without `SIG`.
+    /// Sends a signal.
     ///
     /// # Panics
     /// When the process is gone.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new(crate::peers::program("kill"))
-            .args(["-s", name, &self.child.id().to_string()])
-            .status();
-        assert!(
-            sent.is_ok_and(|s| s.success()),
-            "SIG{name} to {}",
-            self.name
-        );
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("the number of a process");
+        let sent = Pid::from_raw(id).map(|process| kill_process(process, signal));
+        assert!(matches!(sent, Some(Ok(()))), "{signal:?} to {}", self.name);
     }
 
     /// Ends it as `kill -9` does, and waits until it is gone.

@@ -115,7 +115,7 @@ pub enum Cause {
     /// See [`Policy::max_agents`].
     #[error("as many agents are live as may be")]
     TooManyAgents,
-    /// See [`MAX_LINKS`].
+    /// As many as one identity may have.
     #[error("it has as many links as an agent may have")]
     TooManyLinks,
     /// As many identities are remembered as may be.

@@ -107,6 +107,10 @@ impl Upgraded {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, visitor: &mut Visitor) -> Poll<Result<(), Broken>> {
+        // Also while neither side is read from.
+        if self.stream.poll_cut(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Backend));
+        }
         let up = self.poll_up(cx, visitor)?;
         let down = self.poll_down(cx, visitor)?;
         if up.is_ready() && down.is_ready() {

@@ -212,17 +212,13 @@ async fn respond(listener: TcpListener, stats: SyncStats) {
     socket.write_all(&body).await.unwrap();
 }
 
-fn python() -> String {
-    let python = std::env::var("ADIT_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let probe = std::process::Command::new(&python)
-        .args(["-c", "import cryptography.fernet"])
-        .output();
-    let has_it = probe.as_ref().is_ok_and(|output| output.status.success());
-    assert!(
-        has_it,
-        "{python} with the package cryptography is needed (ADIT_TEST_PYTHON names another): {probe:?}"
-    );
-    python
+/// The Python of the environment that `cargo xtask setup` makes below the build
+/// folder.
+fn python() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let mut places = test.ancestors().map(|f| f.join("peers/venv/bin/python"));
+    let found = places.find(|file| file.is_file());
+    found.expect("there is no Python environment: run `cargo xtask setup`")
 }
 
 async fn run_example(address: SocketAddr, secret: PathBuf) -> std::process::Output {
