@@ -81,7 +81,10 @@ impl Lines {
     /// comes after [`Lines::close`] is left out.
     pub fn push(&self, line: &[u8]) {
         let mut queue = self.shared.lock();
-        if queue.closed || queue.lines.len() + line.len() > CAPACITY {
+        if queue.closed {
+            return;
+        }
+        if queue.lines.len() + line.len() > CAPACITY {
             queue.dropped += 1;
             return;
         }
