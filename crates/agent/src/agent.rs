@@ -281,21 +281,27 @@ impl Agent {
                 self.teller.tell(AgentEvent::Superseded);
                 return Err(AgentError::Superseded);
             }
-            LinkEvent::Lost(end) => self.on_lost(end.why()),
+            LinkEvent::Lost(end) => return self.on_lost(end.why()),
         }
         Ok(())
     }
 
-    fn on_lost(&mut self, why: &str) {
-        let Some(link) = self.link.take() else { return };
+    fn on_lost(&mut self, why: &str) -> Result<(), AgentError> {
+        let Some(link) = self.link.take() else {
+            return Ok(());
+        };
         if link.was_well() {
             self.backoff.reset(Instant::now());
         }
         let (code, why) = link
             .last_words()
             .unwrap_or((Code::LINK_LOST, why.to_owned()));
+        if code == Code::REVOKED {
+            return Err(AgentError::Revoked);
+        }
         let wait = self.next_wait(Last::Other);
         self.lost(code, why, wait);
+        Ok(())
     }
 
     fn on_drain(&mut self, drain: &Drain) {

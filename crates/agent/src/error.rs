@@ -43,6 +43,10 @@ pub enum AgentError {
         /// The key that was proved.
         presented: PublicKey,
     },
+    /// The owner of the edge has revoked this agent: its secret is of no more
+    /// use.
+    #[error("the edge has revoked this agent")]
+    Revoked,
     /// Another process has taken this agent's place.
     #[error("another process has taken this agent's place")]
     Superseded,
@@ -82,6 +86,7 @@ impl AgentError {
             Self::PinAbsent => Code::PIN_ABSENT,
             Self::WrongEdge { .. } => Code::WRONG_EDGE,
             Self::Forgotten(_) => Code::EDGE_FORGOTTEN,
+            Self::Revoked => Code::REVOKED,
             Self::Superseded => Code::SUPERSEDED,
             Self::Unreachable { code, .. } => *code,
             Self::Broken(_) => Code::PROTOCOL,

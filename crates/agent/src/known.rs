@@ -5,7 +5,12 @@ use adit_model::{JoinString, Psk, PublicKey};
 
 use crate::error::AgentError;
 use crate::forgotten::Remembered;
-use crate::state::{DataFolder, StateError};
+use crate::state::{DataFolder, EdgeRecord, StateError};
+
+/// The edge that is remembered where there is no choice.
+fn only(known: Vec<EdgeRecord>) -> Option<EdgeRecord> {
+    <[EdgeRecord; 1]>::try_from(known).ok().map(|[one]| one)
+}
 
 /// The edge of one agent. The credential is the secret that the edge handed
 /// out where there is one, else the join string's; the agent never goes back
@@ -33,7 +38,10 @@ impl Known {
                 )
             }
             None => {
-                let known = data.joined()?.ok_or(AgentError::NotJoined)?;
+                let known = match data.joined()? {
+                    Some(joined) => joined,
+                    None => only(data.known_edges()?).ok_or(AgentError::NotJoined)?,
+                };
                 let joining = known.join.map(psk_of);
                 (known.edge, known.addresses, known.secret, joining)
             }
@@ -45,6 +53,21 @@ impl Known {
             psk: secret.or(joining).ok_or(AgentError::NotJoined)?,
             data,
         })
+    }
+
+    /// Shows the join string's secret from now on, if another was meant to be
+    /// shown; gives that one back.
+    pub(crate) fn prove_by(&mut self, join: &JoinString) -> Option<Psk> {
+        let asked = join.credential.psk().clone();
+        if !std::mem::replace(&mut self.own_secret, false) {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.psk, asked))
+    }
+
+    /// Shows the secret that the edge has handed out.
+    pub(crate) fn prove_by_own(&mut self, secret: Psk) {
+        (self.psk, self.own_secret) = (secret, true);
     }
 
     /// Watches whether this edge is forgotten.

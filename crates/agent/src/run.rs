@@ -84,6 +84,10 @@ pub async fn join(
     let (unheard, _) = mpsc::channel(1);
     let teller = Arc::new(Teller::new(unheard));
     let mut pins = Pins::new(pin);
+    // What its owner gives counts, not what is remembered: that may have been
+    // revoked. It is tried where the string is refused, as a token is that
+    // was used before.
+    let mut own = ready.known.prove_by(&join);
     let mut config = ready.dial_config(teller)?;
     let link = loop {
         config.pin = pins.source();
@@ -91,6 +95,13 @@ pub async fn join(
             Ok(link) => break link,
             Err(DialError::Silent) if pins.is_unjudged() => {}
             Err(DialError::Refused) if pins.ask_again() => {}
+            Err(error @ (DialError::Silent | DialError::Refused)) => {
+                let Some(own) = own.take() else {
+                    return Err(ready.failed(error));
+                };
+                ready.known.prove_by_own(own.clone());
+                config.psk = own;
+            }
             Err(error) => return Err(ready.failed(error)),
         }
     };

@@ -113,6 +113,7 @@ mod tests {
         host: None,
         peer: "192.0.2.7",
         client: "192.0.2.7",
+        hops: 0,
         trusted: false,
         scheme: "http",
         request_id: b"id1",

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::host::Authority;
 use crate::{Name, Request, fields};
 
 /// The facts that a forwarded request carries besides its own.
@@ -13,6 +14,8 @@ pub struct Forwarding<'a> {
     pub peer: &'a str,
     /// The client's address: the peer's, or what [`client_address`] found.
     pub client: &'a str,
+    /// See [`Client::hops`]; 0 where the peer is not trusted.
+    pub hops: usize,
     /// Whether the peer is a trusted proxy, whose forwarded fields are kept
     /// and extended; all others' are dropped.
     pub trusted: bool,
@@ -41,7 +44,7 @@ impl Forwarding<'_> {
     #[must_use]
     pub fn visitor_host<'r>(&self, request: &Request<'r>) -> &'r [u8] {
         last(request, Name::XForwardedHost)
-            .filter(|_| self.trusted)
+            .filter(|host| self.trusted && Authority::parse(host).is_some())
             .unwrap_or_else(|| request.host())
     }
 }
@@ -55,7 +58,17 @@ fn last<'r>(request: &Request<'r>, id: Name) -> Option<&'r [u8]> {
         .find_map(|(_, _, value)| fields::list(value).next_back())
 }
 
-/// The client's address: from the peer backwards along `X-Forwarded-For`, the
+/// Who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// How many elements at the end of `X-Forwarded-For` proxies vouch for, its
+    /// own first; what stands before them anybody may have written.
+    pub hops: usize,
+}
+
+/// The client: from the peer backwards along `X-Forwarded-For`, the
 /// first address that is not a trusted proxy's; the last one known where the
 /// list ends or holds no address.
 #[must_use]
@@ -63,23 +76,30 @@ pub fn client_address(
     request: &Request<'_>,
     peer: IpAddr,
     is_trusted: impl Fn(IpAddr) -> bool,
-) -> IpAddr {
-    let mut client = peer;
-    let hops = request
-        .fields()
-        .rev()
-        .filter(|(field, _, _)| field.id == Name::XForwardedFor && !field.listed)
-        .flat_map(|(_, _, value)| fields::list(value).rev());
-    for hop in hops {
-        if !is_trusted(client) {
+) -> Client {
+    let mut client = Client {
+        address: peer,
+        hops: 0,
+    };
+    for hop in hops(request).rev() {
+        if !is_trusted(client.address) {
             break;
         }
         match address(hop) {
-            Some(address) => client = address,
+            Some(address) => client.address = address,
             None => break,
         }
+        client.hops += 1;
     }
     client
+}
+
+/// The elements of `X-Forwarded-For`, the nearest proxy's last.
+pub(crate) fn hops<'r>(request: &Request<'r>) -> impl DoubleEndedIterator<Item = &'r [u8]> {
+    request
+        .fields()
+        .filter(|(field, _, _)| field.id == Name::XForwardedFor && !field.listed)
+        .flat_map(|(_, _, value)| fields::list(value))
 }
 
 /// An address with or without a port and brackets.
@@ -106,23 +126,25 @@ mod tests {
             let mut head = RequestHead::default();
             assert_eq!(head.parse(text.as_bytes(), &Limits::default()), Ok(true));
             let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
-            client_address(&head.view(text.as_bytes()), peer.parse().unwrap(), trusted).to_string()
+            let peer = peer.parse().unwrap();
+            let found = client_address(&head.view(text.as_bytes()), peer, trusted);
+            format!("{} {}", found.address, found.hops)
         };
         let list = "X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Forwarded-For: 10.0.0.2\r\n";
-        assert_eq!(client(list, "10.0.0.1"), "9.9.9.9");
-        assert_eq!(client(list, "8.8.8.8"), "8.8.8.8");
-        assert_eq!(client("", "10.0.0.1"), "10.0.0.1");
+        assert_eq!(client(list, "10.0.0.1"), "9.9.9.9 2");
+        assert_eq!(client(list, "8.8.8.8"), "8.8.8.8 0");
+        assert_eq!(client("", "10.0.0.1"), "10.0.0.1 0");
         assert_eq!(
             client("X-Forwarded-For: unknown\r\n", "10.0.0.1"),
-            "10.0.0.1"
+            "10.0.0.1 0"
         );
         assert_eq!(
             client("X-Forwarded-For: [2001:db8::1]:80\r\n", "10.0.0.1"),
-            "2001:db8::1"
+            "2001:db8::1 1"
         );
         assert_eq!(
             client("X-Forwarded-For: 9.9.9.9:1234\r\n", "10.0.0.1"),
-            "9.9.9.9"
+            "9.9.9.9 1"
         );
     }
 }

@@ -39,7 +39,7 @@ pub use body::{Body, Framing, Step};
 pub use chunk::{CHUNK_END, LAST_CHUNK, write_chunk_head};
 pub use error::{BadResponse, BodyError, Refusal};
 pub use fields::{Field, Span, Trailers};
-pub use forward::{Forwarding, client_address};
+pub use forward::{Client, Forwarding, client_address};
 pub use host::{Authority, AuthorityCache};
 pub use name::Name;
 pub use request::{Limits, Method, Request, RequestHead, Target, Upgrade, Version};

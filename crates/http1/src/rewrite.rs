@@ -107,10 +107,19 @@ impl Rewrite<'_> {
             .position(|b| b"/?#\"' ,;\\".contains(b))
             .unwrap_or(rest.len());
         let authority = Authority::parse(rest.get(..length)?)?;
-        self.backend
-            .iter()
-            .any(|origin| origin.is(https, &authority))
-            .then_some(slashes..start + length)
+        let named = self.backend.iter().any(|o| o.is(https, &authority));
+        (named || self.is_own_port(&authority)).then_some(slashes..start + length)
+    }
+
+    /// Whether it is the visitor's host with the backend's port: a server puts
+    /// both together that is shown the first and listens on the second.
+    fn is_own_port(&self, authority: &Authority) -> bool {
+        let Some(visitor) = Authority::parse(self.host) else {
+            return false;
+        };
+        let port = authority.port.filter(|port| Some(*port) != visitor.port);
+        let own = |port| self.backend.iter().any(|origin| origin.port() == port);
+        visitor.host == authority.host && port.is_some_and(own)
     }
 
     /// Appends a Set-Cookie without a Domain that names the backend's host.
@@ -174,6 +183,10 @@ mod tests {
             ("http://inner.test/a", "http://inner.test/a"),
             ("https://127.0.0.1:3000/", "https://127.0.0.1:3000/"),
             ("http://127.0.0.1:3001/", "http://127.0.0.1:3001/"),
+            ("http://app.test:3000/dir/", "https://app.test:8443/dir/"),
+            ("http://app.test:9000/", "http://app.test:9000/"),
+            ("https://app.test:8443/a", "https://app.test:8443/a"),
+            ("https://app.test/a", "https://app.test/a"),
             ("http://127.0.0.1:30000/", "http://127.0.0.1:30000/"),
             ("http://u@127.0.0.1:3000/", "http://u@127.0.0.1:3000/"),
             (

@@ -4,6 +4,7 @@
 //! that may pass, framing and connection, and last what the door itself says,
 //! so that nothing a visitor lists in Connection can remove it.
 
+use crate::forward::hops;
 use crate::{Field, Forwarding, Framing, Name, Request, Response, Rewrite, Trailers, Version};
 
 /// Appends the head of the request as the backend gets it.
@@ -68,8 +69,10 @@ fn write_connection(out: &mut Vec<u8>, request: &Request<'_>, facts: &Forwarding
 
 fn write_forwarded(out: &mut Vec<u8>, request: &Request<'_>, facts: &Forwarding<'_>) {
     out.extend_from_slice(b"X-Forwarded-For: ");
-    if facts.trusted {
-        join(out, request, Name::XForwardedFor);
+    let before = hops(request).count().saturating_sub(facts.hops);
+    for hop in hops(request).skip(before) {
+        out.extend_from_slice(hop);
+        out.extend_from_slice(b", ");
     }
     out.extend_from_slice(facts.peer.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -275,6 +278,7 @@ mod tests {
         host: None,
         peer: "192.0.2.7",
         client: "192.0.2.7",
+        hops: 0,
         trusted: false,
         scheme: "http",
         request_id: b"id1",
@@ -329,12 +333,13 @@ mod tests {
     #[test]
     fn a_trusted_proxys_word_is_kept_and_extended() {
         let text = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\
-            X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nForwarded: for=1.1.1.1\r\n\
+            X-Forwarded-For: <b>, 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nForwarded: for=1.1.1.1\r\n\
             X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.test\r\nX-Forwarded-Port: 443\r\n\
             X-Forwarded_For: 6.6.6.6\r\nExpect: 100-Continue\r\nAuthorization: x\r\n\r\n";
         let facts = Forwarding {
             host: Some(b"inner:3000"),
             client: "1.1.1.1",
+            hops: 2,
             peer: "2001:db8::1",
             trusted: true,
             drop_authorization: true,

@@ -10,7 +10,9 @@
 //!    refused.
 //! 2. The same process (identity and instance) takes its own name over at
 //!    once; its older link is fenced.
-//! 3. Any other live holder shares, unless it or the newcomer is exclusive.
+//! 3. Any other live holder shares, unless it or the newcomer is exclusive: then
+//!    the newest process of one identity has the name, and other identities are
+//!    refused.
 //! 4. An exclusive name in its grace time waits for its identity.
 //!
 //! Invariants: all holders of a name have one owner; an exclusive holder is
@@ -169,12 +171,13 @@ impl Leases {
             Some(Lease::Live(live)) => live,
             _ => Vec::new(),
         };
-        for old in &live {
-            if old.holder.same_process(&holder) {
+        live.retain(|old| {
+            let ends = old.holder.same_process(&holder) || fenced.contains(&old.holder.link);
+            if ends {
                 forget_link(&mut self.by_link, old.holder.link, name);
             }
-        }
-        live.retain(|old| !old.holder.same_process(&holder));
+            !ends
+        });
         live.push(Held {
             holder,
             generation,
@@ -304,13 +307,16 @@ fn judge(
     }
     let (own, others): (Vec<&Held>, Vec<&Held>) =
         held.iter().partition(|h| h.holder.same_process(holder));
-    if !others.is_empty() && (exclusive || others.iter().any(|h| h.exclusive)) {
+    let alone = exclusive || others.iter().any(|h| h.exclusive);
+    let of_others = |h: &&Held| h.holder.identity != holder.identity;
+    if alone && others.iter().any(of_others) {
         return Err(ClaimRefused::Exclusive);
     }
-    if others.len() >= max {
+    if !alone && others.len() >= max {
         return Err(ClaimRefused::TooMany);
     }
-    let fenced = own.iter().map(|h| h.holder.link);
+    let older = others.iter().filter(|_| alone);
+    let fenced = own.iter().chain(older).map(|h| h.holder.link);
     Ok(fenced.filter(|link| *link != holder.link).collect())
 }
 

@@ -84,12 +84,14 @@ impl LeaseModel {
             return Err(ClaimRefused::OtherOwner);
         }
         let others: Vec<&Held> = self.live(name).filter(|h| !same(h)).collect();
-        if !others.is_empty() && (exclusive || others.iter().any(|h| h.exclusive)) {
+        let alone = exclusive || others.iter().any(|h| h.exclusive);
+        let another = |h: &&Held| h.holder.identity != holder.identity;
+        if alone && others.iter().any(another) {
             return Err(ClaimRefused::Exclusive);
         }
         let mut fenced = BTreeSet::new();
         for held in &mut self.held {
-            if held.name == *name && held.ended.is_none() && same(held) {
+            if held.name == *name && held.ended.is_none() && (alone || same(held)) {
                 held.ended = Some((now, false));
                 fenced.insert(held.holder.link);
             }

@@ -12,6 +12,7 @@ const FACTS: Forwarding<'static> = Forwarding {
     host: None,
     peer: "192.0.2.7",
     client: "192.0.2.7",
+    hops: 0,
     trusted: false,
     scheme: "http",
     request_id: b"id1",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_testkit::raw::{Socket, origin};
 
-use crate::lab::{Edge, Lab};
+use crate::lab::{Edge, Lab, Said};
 
 fn target() -> String {
     let served = origin(|mut socket: Socket| {
@@ -109,7 +109,16 @@ fn one_file_publishes_what_a_joined_machine_has() {
     let revoked = edge.ask(&lab, &["agents", "revoke", "laptop"]).done();
     assert!(revoked.contains("1 live link ended"), "{revoked}");
     assert_ne!(edge.get("app.test", "/").0, 200);
-    agent.logged("ADIT-3");
+    is_revoked(&agent.ended());
+}
+
+fn is_revoked(agent: &Said) {
+    assert_eq!(agent.code, 3, "{agent:?}");
+    let last = agent.err.split("error ").last().unwrap();
+    assert!(
+        last.starts_with("ADIT-3007: ") && last.contains("adit join"),
+        "{agent:?}"
+    );
 }
 
 /// The visitor's own stream ends, and the agent is told that it is refused.
@@ -143,15 +152,32 @@ fn a_revoked_agent_loses_its_live_streams_within_a_second() {
         said.contains(&key) && said.contains("1 live link ended"),
         "{said}"
     );
+    // The agent ends, its secret meets silence, and a join string given anew
+    // counts more than what is remembered.
+    is_revoked(&agent.ended());
     let own_secret = lab.agent_with("agent", &[&target(), "--name", "app"], &[]);
-    let code = own_secret.logged("ADIT-30");
-    assert!(
-        ["ADIT-3003", "ADIT-3006", "ADIT-3007"]
-            .iter()
-            .any(|c| code.contains(c)),
-        "{code}"
-    );
+    own_secret.logged("ADIT-3003");
     assert_eq!(keys(&lab, &edge), Vec::<String>::new());
+    lab.join(&edge, "agent");
+    let back = lab.agent_with("agent", &[&target(), "--name", "back"], &[]);
+    back.live("back");
+}
+
+/// `adit http` with a join string is a meeting with the edge too.
+#[test]
+fn the_only_edge_that_is_remembered_is_taken() {
+    let lab = Lab::new();
+    let edge = lab.edge("[admission]\npin = \"off\"");
+    let join = edge.join(&lab);
+    let first = lab.agent_with(
+        "agent",
+        &[&target(), "--name", "app"],
+        &[("ADIT_EDGE", &join)],
+    );
+    first.live("app");
+    assert_eq!(first.stop().0, Some(0));
+    let second = lab.agent_with("agent", &[&target(), "--name", "app"], &[]);
+    second.live("app");
 }
 
 #[test]

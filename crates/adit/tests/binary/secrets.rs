@@ -176,7 +176,7 @@ fn life(lab: &Lab, format: &str, agents: &[String; 2], watch: &mut Watch) {
         .said
         .push(("revoke".to_owned(), revoked.out + &revoked.err));
     until_true("it is out", || edge.get("open.test", "/").0 != 200);
-    watch.stop("revoked agent", open);
+    assert_eq!(watch.ended("revoked agent", open), 3);
     watch.stop("agent", app);
     // What stands beside them in a request was logged.
     let log = edge.running.log();

@@ -111,7 +111,7 @@ pub(super) static TRUSTED: Key<ListOf<Parsed<IpNet>>> = Key::or(
         parse: network,
     }),
     "[]",
-    "Proxies whose `X-Forwarded-…` and `Forwarded` headers are believed; from everybody else they are dropped.",
+    "Proxies whose word about the visitor is believed (`X-Forwarded-For`, `-Proto`, `-Host`) or passed on (`Forwarded`); from everybody else these headers are dropped.",
 );
 
 /// `[admission]`.

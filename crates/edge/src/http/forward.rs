@@ -92,7 +92,9 @@ impl Connection {
         let reply = loop {
             let backend = match self.pick(work, plan) {
                 Picked::Backend(backend) if work.tried.len() < MAX_TRIES => backend,
-                Picked::Unknown if work.tried.is_empty() => break self.unknown(work),
+                Picked::Unknown if matches!(plan.way, Way::Label) && work.tried.is_empty() => {
+                    break self.unknown(work);
+                }
                 _ => break self.no_backend(work, &attempt, stop),
             };
             if let Some(auth) = auth_of(plan, &backend)

@@ -95,6 +95,8 @@ pub(super) struct Draft {
     /// Where in what is sent the final answer begins.
     pub(super) head_at: u64,
     pub(super) client: IpAddr,
+    /// See [`adit_http1::Client::hops`].
+    pub(super) hops: usize,
     pub(super) backend: Option<Arc<Backend>>,
     pub(super) fault: Option<Fault>,
 }
@@ -111,6 +113,7 @@ impl Draft {
             sent: 0,
             head_at: 0,
             client: IpAddr::from([0, 0, 0, 0]),
+            hops: 0,
             backend: None,
             fault: None,
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use adit_http1::{Framing, Name, Request, client_address};
+use adit_http1::{Client, Framing, Name, Request, client_address};
 use adit_link::Stream;
 use adit_routing::{Found, Route, RouteOptions, Target};
 use tokio::time::Instant;
@@ -98,13 +98,17 @@ impl Connection {
         let peer = self.peer.address.ip();
         let trusted = &parts.settings.trusted;
         let now = work.draft.started.into_std();
-        work.draft.client = if self.peer.trusted {
+        let client = if self.peer.trusted {
             client_address(&request, peer, |ip| {
                 trusted.iter().any(|net| net.contains(&ip))
             })
         } else {
-            peer
+            Client {
+                address: peer,
+                hops: 0,
+            }
         };
+        (work.draft.client, work.draft.hops) = (client.address, client.hops);
         let given = request
             .value(Name::XRequestId)
             .filter(|_| self.peer.trusted);

@@ -64,8 +64,14 @@ fn agents_of_one_owner_pool_unless_one_is_exclusive() {
     // The last one may make itself exclusive.
     let claim = leases.claim(&app, holder(3, 1, 9), true, now).unwrap();
     assert_eq!(claim.fenced, []);
-    let second = leases.claim(&app, holder(5, 1, 5), false, now);
-    assert_eq!(second, Err(ClaimRefused::Exclusive));
+    let other = leases.claim(&app, holder(5, 2, 5), false, now);
+    assert_eq!(other, Err(ClaimRefused::Exclusive));
+    // A newer process of the same agent: the older may be a ghost.
+    let newer = leases.claim(&app, holder(6, 1, 6), false, now).unwrap();
+    assert_eq!(newer.fenced, [LinkId(3)]);
+    assert_eq!(links(&leases, &app), [6]);
+    assert!(leases.release(LinkId(3), now).is_empty());
+    assert_eq!(links(&leases, &app), [6]);
 }
 
 #[test]

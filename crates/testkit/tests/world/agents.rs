@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use adit_agent::AgentEvent;
+use adit_model::Code;
 use adit_testkit::between::Between;
 use adit_testkit::curl;
 use adit_testkit::python::Origin;
@@ -47,6 +48,25 @@ fn an_exclusive_name_has_one_agent() {
     one_agent_alone(&World::new(), true);
     let route = "[[route]]\nhost = \"www.test\"\nagents = \"app\"\nexclusive = true\n";
     one_agent_alone(&World::with(route), false);
+}
+
+/// As after kill -9 where the edge has not noticed yet.
+#[test]
+fn a_newer_process_of_the_agent_takes_an_exclusive_name() {
+    let (world, origin) = (World::new(), Origin::start("echo", &["one"]));
+    let mut plan = AgentPlan::new(&world, "app", origin.address);
+    plan.settings.tunnels[0].exclusive = true;
+    let data = plan.settings.data.clone();
+    let older = world.start_agent(plan);
+    older.wait_live("app");
+    let mut plan = AgentPlan::new(&world, "app", origin.address);
+    plan.settings.tunnels[0].exclusive = true;
+    plan.settings.data = data;
+    let newer = world.start_agent(plan);
+    newer.wait_live("app");
+    let ended = older.ended().unwrap_err();
+    assert_eq!(ended.code(), Code::SUPERSEDED, "{ended}");
+    assert_eq!(answers(&world, 3).len(), 1);
 }
 
 fn one_agent_alone(world: &World, asked: bool) {

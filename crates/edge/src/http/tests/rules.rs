@@ -174,7 +174,7 @@ async fn forwarded_headers_are_believed_from_trusted_proxies_only() {
     guest.answer().await;
     let seen = world.seen.text();
     for line in [
-        "X-Forwarded-For: 6.6.6.6, 9.9.9.9, 127.0.0.1\r\n",
+        "X-Forwarded-For: 9.9.9.9, 127.0.0.1\r\n",
         "X-Forwarded-Proto: https\r\n",
         "X-Real-IP: 9.9.9.9\r\n",
         "X-Request-Id: mine\r\n",
@@ -361,4 +361,20 @@ async fn refusals_are_explained_to_so_many_at_a_time() {
     assert_eq!(world.visit().await.rest().await, "");
     drop(taken);
     assert_eq!(status(&world.visit().await.rest().await), 429);
+}
+
+/// The host is the owner's own word, whoever is connected.
+#[tokio::test]
+async fn a_route_without_its_agents_is_known() {
+    let routes = vec![Route {
+        host: HostName::parse(HOST).unwrap(),
+        path: PathPrefix::default(),
+        target: Target::Tunnel(TunnelName::parse("away").unwrap()),
+        options: RouteOptions::default(),
+    }];
+    let (tasks, limits) = (Tasks::new(), LimitSettings::default());
+    let world = World::routed(routes, tasks, Seen::default(), |_| {}, limits).await;
+    let answer = world.get("/").await;
+    assert_eq!(status(&answer), 503);
+    assert!(answer.contains("Retry-After: "), "{answer}");
 }
