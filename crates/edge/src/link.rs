@@ -20,8 +20,8 @@ use adit_link::edge::{EdgeLink, LinkFacts, first_idle};
 use adit_link::socket::{prepare, suites};
 use adit_link::{Counters, entropy};
 use adit_link_proto::{
-    EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel,
-    ProvedLink, Session, Timing,
+    Control, EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel,
+    ProvedLink, Timing,
 };
 use adit_model::{Code, InstanceId, LinkId, PublicKey};
 use adit_wire::{AuthOk, Message};
@@ -82,9 +82,9 @@ type Proved = (ProvedLink, Candidate);
 
 /// What a link lives with once its handshake is done.
 struct Live {
-    facts: LinkFacts,
+    link: Arc<EdgeLink>,
     admitted: Admitted,
-    session: Session,
+    control: Box<Control>,
 }
 
 /// What a first message turned out to be.
@@ -94,37 +94,36 @@ enum Proof {
     Nothing,
 }
 
+/// Who is at the other end of a socket.
+enum Met {
+    Agent(Box<Proved>, UnprovedPermit),
+    Channel(Arc<EdgeLink>, ProvedChannel),
+}
+
 /// Serves one socket of the link door. `stop` ends whatever is no live link.
+///
+/// Each step is boxed, so that the next one does not pay for it: ten thousand
+/// silent sockets hold no room for a link, and a link that lives for weeks none
+/// for its handshake.
 pub async fn serve(
     door: Arc<LinkDoor>,
     mut socket: TcpStream,
     peer: SocketAddr,
     stop: CancellationToken,
 ) {
-    let Ok(deadline) = silence_deadline() else {
-        return;
-    };
-    let permit = door.unproved.enter();
-    let first = tokio::select! {
-        first = read_first(&mut socket, deadline) => first,
-        () = permit.pushed_out() => return,
-        () = stop.cancelled() => return,
-    };
-    match door.prove(first, peer) {
-        Proof::Nothing => {
-            tokio::select! {
-                () = stay_silent(socket, deadline) => {}
-                () = permit.pushed_out() => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        Proof::Channel(link, proved) => {
-            drop(permit);
+    let met = Box::pin(stop.run_until_cancelled(door.meet(&mut socket, peer))).await;
+    match met.flatten() {
+        None => {}
+        Some(Met::Channel(link, proved)) => {
             Box::pin(door.take_channel(socket, &link, &proved)).await;
         }
-        Proof::Link(proof) => {
-            // Boxed, so that ten thousand silent sockets do not pay for it.
-            Box::pin(door.take_link(socket, peer, (proof, permit), &stop)).await;
+        Some(Met::Agent(proof, permit)) => {
+            let admit = door.admit(&mut socket, peer, (proof, permit));
+            match Box::pin(stop.run_until_cancelled(admit)).await {
+                Some(Ok(live)) => Box::pin(door.run_link(socket, live)).await,
+                Some(Err(why)) => tracing::debug!(%peer, %why, "no link"),
+                None => {}
+            }
         }
     }
 }
@@ -187,20 +186,24 @@ impl LinkDoor {
         }
     }
 
-    async fn take_link(
-        &self,
-        mut socket: TcpStream,
-        peer: SocketAddr,
-        proof: (Box<Proved>, UnprovedPermit),
-        stop: &CancellationToken,
-    ) {
-        // Boxed, and gone before the link lives: an idle link keeps nothing of
-        // its handshake.
-        let admit = Box::pin(self.admit(&mut socket, peer, proof));
-        match stop.run_until_cancelled(admit).await {
-            Some(Ok(live)) => Box::pin(self.run_link(socket, live)).await,
-            Some(Err(why)) => tracing::debug!(%peer, %why, "no link"),
-            None => {}
+    /// Waits for a first message. Who proves nothing meets silence.
+    async fn meet(&self, socket: &mut TcpStream, peer: SocketAddr) -> Option<Met> {
+        let deadline = silence_deadline().ok()?;
+        let permit = self.unproved.enter();
+        let first = tokio::select! {
+            first = read_first(socket, deadline) => first,
+            () = permit.pushed_out() => return None,
+        };
+        match self.prove(first, peer) {
+            Proof::Link(proof) => Some(Met::Agent(proof, permit)),
+            Proof::Channel(link, proved) => Some(Met::Channel(link, proved)),
+            Proof::Nothing => {
+                tokio::select! {
+                    () = stay_silent(socket, deadline) => {}
+                    () = permit.pushed_out() => {}
+                }
+                None
+            }
         }
     }
 
@@ -270,9 +273,9 @@ impl LinkDoor {
         let (bytes, session) = handshake.admit(&auth, timing, now())?;
         socket.write_all(&bytes).await?;
         Ok(Box::new(Live {
-            facts,
+            link: EdgeLink::new(facts, session.keys, Arc::clone(&self.counters)),
             admitted,
-            session,
+            control: Box::new(session.control),
         }))
     }
 
@@ -304,30 +307,26 @@ impl LinkDoor {
 
     async fn run_link(&self, socket: TcpStream, live: Box<Live>) {
         let Live {
-            facts,
+            link,
             admitted,
-            session,
+            control,
         } = *live;
-        let (id, agent, peer) = (facts.id, facts.identity, facts.peer);
-        let link = EdgeLink::new(facts, session.keys, Arc::clone(&self.counters));
+        let facts = link.facts();
+        let id = facts.id;
         self.registry
             .add_link(Arc::clone(&link), admitted.owner, self.admission.unix_now());
         let _live = self.metrics.link.links.hold();
         self.metrics.link.opened.add(1);
-        tracing::info!(link = %id, %agent, %peer, "link is live");
+        tracing::info!(link = %id, agent = %facts.identity, peer = %facts.peer, "link is live");
         let context = tunnels::Context {
             registry: &self.registry,
             link: &link,
             admitted: &admitted,
             settings: &self.settings,
         };
-        let control = run_control(
-            socket,
-            Box::new(session.control),
-            link.outbox(),
-            link.ended(),
-            |event| context.on_event(event),
-        );
+        let control = run_control(socket, control, link.outbox(), link.ended(), |event| {
+            context.on_event(event)
+        });
         let revoked = async {
             admitted.seat.revoked().await;
             let text = Code::REVOKED.title.to_owned();
@@ -355,7 +354,7 @@ impl LinkDoor {
         } else {
             end.why()
         };
-        tracing::info!(link = %id, %agent, why, "link ended");
+        tracing::info!(link = %id, agent = %facts.identity, why, "link ended");
     }
 }
 

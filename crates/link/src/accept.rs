@@ -43,7 +43,7 @@ pub async fn read_first(socket: &mut TcpStream, deadline: Instant) -> Option<[u8
 }
 
 /// Reads and forgets until the deadline, then closes with FIN.
-pub async fn stay_silent(mut socket: TcpStream, deadline: Instant) {
+pub async fn stay_silent(socket: &mut TcpStream, deadline: Instant) {
     let drain = async {
         let mut bytes = [0; 256];
         while matches!(socket.read(&mut bytes).await, Ok(count) if count > 0) {}

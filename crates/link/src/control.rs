@@ -122,7 +122,8 @@ pub async fn run_control(
             Ok(()) => {}
             Err(end) => {
                 if end == ControlEnd::Stopped {
-                    flush_last(&mut socket, &mut control, unsent, outbox).await;
+                    // Boxed: a link that lives holds no room for its end.
+                    Box::pin(flush_last(&mut socket, &mut control, unsent, outbox)).await;
                 }
                 return end;
             }
@@ -154,7 +155,7 @@ pub async fn run_control(
                 }
             }
             () = stop.cancelled() => {
-                flush_last(&mut socket, &mut control, unsent, outbox).await;
+                Box::pin(flush_last(&mut socket, &mut control, unsent, outbox)).await;
                 return ControlEnd::Stopped;
             }
         }
