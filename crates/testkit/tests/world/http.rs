@@ -53,11 +53,11 @@ fn large_bodies_pass_both_ways_unchanged() {
         .collect();
     nginx.put("large.bin", &content);
     let (_one, _two) = (
-        world.agent("files", nginx.address),
+        world.agent("large", nginx.address),
         world.agent("echo", echo.address),
     );
     let file = world.folder("copy.bin");
-    curl::download(world.http(), "http://files.test/large.bin", &file);
+    curl::download(world.http(), "http://large.test/large.bin", &file);
     assert!(
         std::fs::read(&file).unwrap() == content,
         "the download differs"
