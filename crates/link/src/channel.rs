@@ -314,3 +314,84 @@ impl fmt::Debug for Incoming {
         write!(f, "Incoming({:?})", self.start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use adit_link_proto::Suite;
+    use adit_wire::{HEAD, TAG};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const THEIRS: [u8; 32] = [1; 32];
+
+    /// A channel, and by hand its other end.
+    async fn channel() -> (Channel, TcpStream, Sealer, Arc<Counters>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let suite = Suite::ChaCha20Poly1305;
+        let keys = (
+            Sealer::new(suite, [2; 32]).unwrap(),
+            Opener::new(suite, THEIRS).unwrap(),
+        );
+        let counters = Arc::new(Counters::default());
+        let channel = Channel::new(near.unwrap(), keys, Arc::clone(&counters));
+        let sealer = Sealer::new(suite, THEIRS).unwrap();
+        (channel, far.unwrap().0, sealer, counters)
+    }
+
+    async fn say(far: &mut TcpStream, sealer: &mut Sealer, kind: FrameKind, flags: u8) {
+        let mut frame = [0; HEAD + TAG];
+        sealer.seal(kind, flags, 0, &mut frame).unwrap();
+        far.write_all(&frame).await.unwrap();
+    }
+
+    /// Until the channel has noticed.
+    async fn until(channel: &mut Channel, done: impl Fn(&Channel, bool) -> bool) {
+        let look = async {
+            loop {
+                let alive = channel.is_alive(Instant::now());
+                if done(channel, alive) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), look)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_channel_hears_what_it_asked_for_and_nothing_else() {
+        let (mut asked, mut far, mut sealer, _) = channel().await;
+        asked.pinged = true;
+        say(&mut far, &mut sealer, FrameKind::PONG, 0).await;
+        until(&mut asked, |channel, alive| alive && !channel.pinged).await;
+        // A second one could be the first of a million.
+        say(&mut far, &mut sealer, FrameKind::PONG, 0).await;
+        until(&mut asked, |_, alive| !alive).await;
+
+        let (mut named, mut far, mut sealer, _) = channel().await;
+        for _ in 0..2 {
+            let mut frame = Vec::new();
+            let mut body = Vec::new();
+            DataConnReady { conn: ConnId(1) }.encode(&mut body);
+            let kind = FrameKind::DATA_CONN_READY;
+            sealer.append(kind, 0, &body, &mut frame).unwrap();
+            far.write_all(&frame).await.unwrap();
+        }
+        until(&mut named, |_, alive| !alive).await;
+    }
+
+    #[tokio::test]
+    async fn a_flag_that_is_reserved_ends_a_channel() {
+        let (channel, mut far, mut sealer, counters) = channel().await;
+        say(&mut far, &mut sealer, FrameKind::PING, 1).await;
+        let ended = channel.next_start().await.map(drop);
+        assert!(matches!(ended, Err(StreamError::Protocol)), "{ended:?}");
+        assert_eq!(counters.bad_frames.load(Ordering::Relaxed), 1);
+    }
+}

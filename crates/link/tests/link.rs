@@ -22,9 +22,9 @@ use adit_link::tasks::Tasks;
 use adit_link::{Channel, Counters, Fill, Incoming, Stream, StreamError, entropy};
 use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing};
 use adit_model::{ConnId, Identity, InstanceId, LinkId, Psk, PublicKey, TunnelId};
-use adit_wire::{AuthOk, Delivered, ResetReason, Start};
+use adit_wire::{AuthOk, Delivered, Message, ResetReason, Start};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 /// The handler of these tests: tunnel 1 echoes, 2 refuses, 3 drops the
@@ -102,6 +102,12 @@ async fn read_to_end(stream: &mut Stream) -> Result<Vec<u8>, StreamError> {
     }
 }
 
+/// Long enough for a busy machine, short enough to wait for an end.
+const TIMING: Timing = Timing {
+    heartbeat: Duration::from_millis(500),
+    dead: Duration::from_millis(3000),
+};
+
 struct World {
     tasks: Tasks,
     counters: Arc<Counters>,
@@ -115,8 +121,12 @@ fn psk() -> Psk {
 
 impl World {
     async fn start(max_channels: u16) -> Self {
-        let tasks = Tasks::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::behind(listener, max_channels)
+    }
+
+    fn behind(listener: TcpListener, max_channels: u16) -> Self {
+        let tasks = Tasks::new();
         let address = listener.local_addr().unwrap();
         let (tell, link) = watch::channel(None);
         let counters = Arc::new(Counters::default());
@@ -194,8 +204,8 @@ fn welcome(facts: &LinkFacts) -> AuthOk {
         link: facts.id,
         agent_secret: None,
         url_pattern: "http://{name}.test".into(),
-        heartbeat_ms: 10_000,
-        dead_ms: 20_000,
+        heartbeat_ms: 500,
+        dead_ms: 3000,
         idle_channels: 1,
         max_channels: facts.max_channels,
         version: "test".into(),
@@ -246,10 +256,7 @@ async fn serve(
     };
     let facts = facts(identity, instance, peer, max_channels);
     let auth = welcome(&facts);
-    let timing = Timing {
-        heartbeat: Duration::from_secs(10),
-        dead: Duration::from_secs(20),
-    };
+    let timing = TIMING;
     let (bytes, session) = hs.admit(&auth, timing, now).unwrap();
     let link = EdgeLink::new(facts, session.keys, counters);
     tell.send_replace(Some(Arc::clone(&link)));
@@ -483,5 +490,55 @@ async fn a_wrong_secret_meets_silence() {
         ..world.config.clone()
     };
     assert!(matches!(dial(&config).await, Err(DialError::Silent)));
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+/// Passes the agent's bytes on, and back what fits into small buffers until
+/// `deaf`.
+async fn small_way(to: SocketAddr, tasks: &Tasks, deaf: &watch::Sender<bool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut deaf = deaf.subscribe();
+    tasks.spawn_until_stopped(async move {
+        let (agent, _) = listener.accept().await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let edge = socket.connect(to).await.unwrap();
+        let (mut from_agent, mut to_agent) = agent.into_split();
+        let (mut from_edge, mut to_edge) = edge.into_split();
+        let back = async {
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_edge, &mut to_agent) => {}
+                _ = deaf.wait_for(|deaf| *deaf) => {}
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::join!(tokio::io::copy(&mut from_agent, &mut to_edge), back)
+            .0
+            .ok();
+    });
+    address
+}
+
+/// Heartbeats of the agent still come, what is asked of it does not arrive, and
+/// the edge's writes wait: its clock must not.
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_dead_in_time() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(16).unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut world = World::behind(listener, 16);
+    let deaf = watch::Sender::new(false);
+    world.config.addresses = vec![small_way(to, &world.tasks, &deaf).await.to_string()];
+    let (_agent, link) = world.join().await;
+    deaf.send_replace(true);
+    for _ in 0..100 {
+        let text = "x".repeat(1000);
+        assert!(link.outbox().send(Message::Error { code: 1, text }));
+    }
+    let ended = tokio::time::timeout(TIMING.dead * 3, link.ended().cancelled());
+    ended.await.expect("its silence was not noticed");
     world.tasks.close(Duration::from_secs(5)).await;
 }
