@@ -4,5 +4,6 @@
 mod agents;
 mod http;
 mod link;
+mod odd;
 mod peers;
 mod uploads;
