@@ -101,9 +101,13 @@ impl FromStr for JoinString {
     fn from_str(text: &str) -> Result<Self, JoinError> {
         let text: String = text.split_whitespace().collect();
         let lower = text.to_ascii_lowercase();
-        let encoded = lower
-            .strip_prefix(PREFIX)
-            .ok_or(JoinError::NotAJoinString)?;
+        let Some(encoded) = lower.strip_prefix(PREFIX) else {
+            let version = lower.strip_prefix("adit").and_then(|v| v.chars().next());
+            return Err(match version {
+                Some('2'..='9') => JoinError::Newer,
+                _ => JoinError::NotAJoinString,
+            });
+        };
         if encoded.len() > MAX_TEXT {
             return Err(JoinError::Damaged);
         }
@@ -207,5 +211,18 @@ mod tests {
             Err(JoinError::NotAJoinString)
         );
         assert_eq!(text[..60].parse::<JoinString>(), Err(JoinError::Damaged));
+    }
+
+    #[test]
+    fn a_form_of_later_is_told_as_such() {
+        for (text, why) in [
+            ("adit2aeaq", JoinError::Newer),
+            ("ADIT 9x", JoinError::Newer),
+            ("adit0x", JoinError::NotAJoinString),
+            ("adit", JoinError::NotAJoinString),
+            ("hello", JoinError::NotAJoinString),
+        ] {
+            assert_eq!(text.parse::<JoinString>(), Err(why), "{text}");
+        }
     }
 }
