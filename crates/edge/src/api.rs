@@ -125,7 +125,7 @@ async fn converse(mut socket: TcpStream, door: &ApiDoor) -> io::Result<()> {
         }
         match read(&head) {
             Read::Partial => {}
-            Read::Asked(question) => break answer(&question, door),
+            Read::Asked { question, body } => break answer(&question, door).with_body(body),
             Read::Refused(status) => break Answer::bare(status),
         }
     };
@@ -157,7 +157,11 @@ enum Question {
 #[derive(Debug, PartialEq, Eq)]
 enum Read {
     Partial,
-    Asked(Question),
+    /// `body`: not for HEAD.
+    Asked {
+        question: Question,
+        body: bool,
+    },
     Refused(u16),
 }
 
@@ -188,11 +192,15 @@ fn read(bytes: &[u8]) -> Read {
     if !std::str::from_utf8(host).is_ok_and(is_loopback_host) {
         return Read::Refused(421);
     }
-    Read::Asked(match (request.method, request.path) {
-        (Some("GET"), Some("/metrics")) => Question::Metrics,
-        (Some("GET"), Some("/_sys/health")) => Question::Health,
-        _ => Question::Other,
-    })
+    let method = request.method.unwrap_or_default();
+    Read::Asked {
+        question: match (method, request.path) {
+            ("GET" | "HEAD", Some("/metrics")) => Question::Metrics,
+            ("GET" | "HEAD", Some("/_sys/health")) => Question::Health,
+            _ => Question::Other,
+        },
+        body: method != "HEAD",
+    }
 }
 
 /// `localhost`, an address of 127.0.0.0/8 or `[::1]`, with or without a port.
@@ -223,6 +231,7 @@ struct Answer {
     status: u16,
     kind: &'static str,
     body: String,
+    with_body: bool,
 }
 
 impl Answer {
@@ -231,7 +240,12 @@ impl Answer {
             status,
             kind: "text/plain",
             body: String::new(),
+            with_body: true,
         }
+    }
+
+    fn with_body(self, with_body: bool) -> Self {
+        Self { with_body, ..self }
     }
 
     fn to_bytes(&self) -> String {
@@ -253,7 +267,7 @@ impl Answer {
             self.status,
             self.kind,
             self.body.len(),
-            self.body,
+            if self.with_body { &self.body } else { "" },
         );
         out
     }
@@ -269,6 +283,7 @@ fn answer(question: &Question, door: &ApiDoor) -> Answer {
                 status: 200,
                 kind: "text/plain; version=0.0.4; charset=utf-8",
                 body: door.metrics.render(&ProcessFacts::read()),
+                with_body: true,
             }
         }
         Question::Health => health(&door.metrics),
@@ -295,6 +310,7 @@ fn health(metrics: &Metrics) -> Answer {
         status,
         kind: "application/json",
         body: format!("{body}\n"),
+        with_body: true,
     }
 }
 

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use adit_link::edge::EdgeLink;
 use adit_link_proto::{ClaimRefused, Holder, ID_EPOCH, LeaseLimits, Leases, Owner, SecretId};
-use adit_model::{LinkId, TunnelId, TunnelName};
-use adit_wire::{MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters};
+use adit_model::{Code, LinkId, TunnelId, TunnelName};
+use adit_wire::{
+    MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters, TunnelState, TunnelStatus,
+};
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
 
@@ -378,8 +380,8 @@ impl Inner {
         }
     }
 
-    /// A newer link has taken the name: the older one loses it and, when it
-    /// holds nothing else, is told not to dial again.
+    /// A newer link has taken the name: the older one loses it and is told; when
+    /// it holds nothing else, not to dial again.
     fn fence(&mut self, link: LinkId, name: &TunnelName) {
         let Some(entry) = self.links.get_mut(&link) else {
             return;
@@ -395,9 +397,25 @@ impl Inner {
         }
         if entry.tunnels.is_empty() {
             entry.link.send(Message::Superseded);
+        } else {
+            for (tunnel, _) in &lost {
+                entry.link.send(taken_over(*tunnel));
+            }
         }
         for (_, backend) in lost {
             self.remove_backend(name, backend);
         }
     }
+}
+
+/// Trouble and not an end: an agent asks for a closed tunnel again, and two
+/// processes would take the name from each other without end.
+fn taken_over(tunnel: TunnelId) -> Message {
+    Message::TunnelStatus(TunnelStatus {
+        tunnel,
+        state: TunnelState::Trouble,
+        url: None,
+        code: Code::SUPERSEDED.number,
+        text: Code::SUPERSEDED.title.to_owned(),
+    })
 }

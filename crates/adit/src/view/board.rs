@@ -24,7 +24,11 @@ enum Link {
     Connecting(String),
     Connected(String),
     Waiting(Duration),
-    Ending(String),
+    Ending {
+        line: String,
+        /// No link carries the last streams.
+        away: bool,
+    },
 }
 
 struct Tunnel {
@@ -167,7 +171,7 @@ impl Board {
                 "{tunnel}: the certificate of {target} is not checked, as configured"
             )),
             AgentEvent::Draining { seconds } => {
-                self.link = Link::Ending("the edge is going away".to_owned());
+                self.ending("the edge is going away".to_owned());
                 Told::News(format!(
                     "the edge is going away within {seconds} s; connecting again ({})",
                     Code::DRAINING
@@ -175,7 +179,7 @@ impl Board {
             }
             AgentEvent::Stopping { streams } => {
                 let line = format!("stopping, {streams} open streams may end");
-                self.link = Link::Ending(line.clone());
+                self.ending(line.clone());
                 Told::News(line)
             }
             // The command ends with these and says so itself.
@@ -253,7 +257,7 @@ impl Board {
     /// The live view.
     pub(crate) fn lines(&self, now: Instant, width: usize) -> Vec<String> {
         let mut lines = vec![self.link_line(), String::new()];
-        let away = matches!(self.link, Link::Connecting(_) | Link::Waiting(_));
+        let away = self.is_away();
         for row in self.tunnels.iter().take(ROWS) {
             lines.extend(row.lines(away));
         }
@@ -269,6 +273,19 @@ impl Board {
         lines.into_iter().map(|line| fit(&line, width)).collect()
     }
 
+    fn ending(&mut self, line: String) {
+        let away = self.is_away();
+        self.link = Link::Ending { line, away };
+    }
+
+    fn is_away(&self) -> bool {
+        match self.link {
+            Link::Starting | Link::Connected(_) => false,
+            Link::Connecting(_) | Link::Waiting(_) => true,
+            Link::Ending { away, .. } => away,
+        }
+    }
+
     fn link_line(&self) -> String {
         match &self.link {
             Link::Starting => "starting".to_owned(),
@@ -280,7 +297,7 @@ impl Board {
                 format!("connected to {peer}{rtt}")
             }
             Link::Waiting(wait) => format!("not connected, next try in {}", seconds(*wait)),
-            Link::Ending(line) => line.clone(),
+            Link::Ending { line, .. } => line.clone(),
         }
     }
 }
@@ -457,6 +474,8 @@ mod tests {
             "{shown}"
         );
         assert!(!shown.contains("  live "), "{shown}");
+        board.take(AgentEvent::Stopping { streams: 0 }, now);
+        assert!(!board.lines(now, 80).join("\n").contains("  live "));
         let connected = AgentEvent::Connected {
             edge: adit_model::PublicKey([1; 32]),
             peer: "127.0.0.1:7400".parse().unwrap(),

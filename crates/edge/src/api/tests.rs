@@ -72,6 +72,19 @@ async fn metrics_and_health_are_shown() {
 }
 
 #[tokio::test]
+async fn a_head_is_answered_as_its_get_without_the_body() {
+    let world = world().await;
+    for (path, expected) in [("/metrics", "200"), ("/_sys/health", "200"), ("/x", "404")] {
+        let asked = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = ask(&world, &asked).await;
+        assert_eq!(status(&answer), expected, "{path}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        let empty = answer.contains("\r\nContent-Length: 0\r\n");
+        assert_eq!(empty, expected == "404", "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_name_from_elsewhere_learns_nothing() {
     let world = world().await;
     for host in [

@@ -10,7 +10,7 @@ use adit_testkit::curl;
 use adit_testkit::python::Origin;
 use adit_testkit::raw::{Socket, origin};
 use adit_testkit::wait::{DEADLINE, until, until_true};
-use adit_testkit::world::{AgentPlan, World};
+use adit_testkit::world::{AgentPlan, World, tunnel};
 
 fn answers(world: &World, requests: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
@@ -66,6 +66,32 @@ fn a_newer_process_of_the_agent_takes_an_exclusive_name() {
     newer.wait_live("app");
     let ended = older.ended().unwrap_err();
     assert_eq!(ended.code(), Code::SUPERSEDED, "{ended}");
+    assert_eq!(answers(&world, 3).len(), 1);
+}
+
+#[test]
+fn a_process_that_lost_one_name_is_told_and_keeps_the_others() {
+    let (world, origin) = (World::new(), Origin::start("echo", &["one"]));
+    let target = origin.address.to_string();
+    let mut plan = AgentPlan::new(&world, "app", origin.address);
+    plan.settings.tunnels[0].exclusive = true;
+    let mut newer = AgentPlan::new(&world, "app", origin.address);
+    newer.settings.tunnels[0].exclusive = true;
+    newer.settings.data = plan.settings.data.clone();
+    plan.settings.tunnels.push(tunnel("other", &target));
+    let older = world.start_agent(plan);
+    older.wait_live("app");
+    older.wait_live("other");
+    let newer = world.start_agent(newer);
+    newer.wait_live("app");
+    let lost = older.wait("the name is lost", |event| match event {
+        AgentEvent::TunnelTrouble { tunnel, code, .. } => Some((tunnel.to_string(), *code)),
+        _ => None,
+    });
+    assert_eq!(lost, ("app".to_owned(), Code::SUPERSEDED.number));
+    assert_eq!(curl::get(world.http(), "http://other.test/").status, 200);
+    assert_eq!(answers(&world, 3).len(), 1);
+    older.stop().unwrap();
     assert_eq!(answers(&world, 3).len(), 1);
 }
 
