@@ -88,6 +88,7 @@ async fn one(join: Arc<JoinString>, tasks: Tasks, number: usize) -> Result<Agent
         auth: None,
         host_header: None,
         target: "127.0.0.1:9".to_owned(),
+        port: None,
     }));
     if !sent {
         return Err(failed("the edge takes no messages"));

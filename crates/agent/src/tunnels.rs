@@ -51,6 +51,7 @@ impl Tunnel {
             auth: self.auth.clone(),
             host_header: self.host_header.clone(),
             target: self.target.clone(),
+            port: None,
         }
     }
 

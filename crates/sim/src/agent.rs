@@ -287,6 +287,7 @@ impl Agent {
                 auth: None,
                 host_header: None,
                 target: "sim".into(),
+                port: None,
             };
             let sent = control.send(&Message::OpenTunnel(open));
             sent.expect("an agent may open tunnels");
@@ -372,6 +373,7 @@ impl Agent {
                 auth: None,
                 host_header: None,
                 target: "sim".into(),
+                port: None,
             };
             let sent = link.control.send(&Message::OpenTunnel(open));
             sent.expect("an agent may open tunnels");

@@ -5,6 +5,8 @@
 //! the link, and every text and every row has a limit that holds for writing
 //! and for reading alike.
 
+use std::num::NonZeroU16;
+
 use adit_model::{ConnId, TunnelId, TunnelName};
 
 use crate::field::{DecodeError, EncodeError, MAX_TEXT, each, need, once, put_fixed, put_text};
@@ -21,6 +23,8 @@ const MAX_LABEL: usize = 256;
 pub enum TunnelKind {
     /// HTTP requests, routed by host name.
     Http,
+    /// Byte streams from a public port.
+    Tcp,
     /// A kind of a later version, by its number.
     Other(u8),
 }
@@ -29,6 +33,7 @@ impl TunnelKind {
     fn number(self) -> u8 {
         match self {
             Self::Http => 1,
+            Self::Tcp => 2,
             Self::Other(number) => number,
         }
     }
@@ -36,6 +41,7 @@ impl TunnelKind {
     fn from_number(number: u8) -> Self {
         match number {
             1 => Self::Http,
+            2 => Self::Tcp,
             other => Self::Other(other),
         }
     }
@@ -59,6 +65,9 @@ pub struct OpenTunnel {
     pub host_header: Option<String>,
     /// What people see as the target, at most 256 bytes.
     pub target: String,
+    /// The public port that it wants; `None`: one that the edge chooses, where
+    /// the kind has ports. Never 0.
+    pub port: Option<NonZeroU16>,
 }
 
 /// How a tunnel fares.
@@ -283,12 +292,16 @@ fn encode_open(open: &OpenTunnel, out: &mut Vec<u8>) -> Result<(), EncodeError> 
     if let Some(host) = &open.host_header {
         put_text(out, 6, host, MAX_LABEL)?;
     }
-    put_text(out, 7, &open.target, MAX_LABEL)
+    put_text(out, 7, &open.target, MAX_LABEL)?;
+    if let Some(port) = open.port {
+        put_fixed(out, 8, port.get().to_be_bytes());
+    }
+    Ok(())
 }
 
 fn decode_open(body: &[u8]) -> Result<OpenTunnel, DecodeError> {
     let (mut tunnel, mut name, mut kind, mut exclusive) = (None, None, None, None);
-    let (mut auth, mut host_header, mut target) = (None, None, None);
+    let (mut auth, mut host_header, mut target, mut port) = (None, None, None, None);
     each(body, |field| match field.tag {
         1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
         2 => {
@@ -300,6 +313,10 @@ fn decode_open(body: &[u8]) -> Result<OpenTunnel, DecodeError> {
         5 => once(&mut auth, 5, field.string(MAX_TEXT)?),
         6 => once(&mut host_header, 6, field.string(MAX_LABEL)?),
         7 => once(&mut target, 7, field.string(MAX_LABEL)?),
+        8 => {
+            let parsed = NonZeroU16::new(field.u16()?);
+            once(&mut port, 8, parsed.ok_or(DecodeError::Malformed(8))?)
+        }
         _ => Ok(()),
     })?;
     Ok(OpenTunnel {
@@ -310,6 +327,7 @@ fn decode_open(body: &[u8]) -> Result<OpenTunnel, DecodeError> {
         auth,
         host_header,
         target: need(target, 7)?,
+        port,
     })
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
 use adit_model::{ConnId, InstanceId, LinkId, Psk, PublicKey, TunnelId, TunnelName};
 use adit_wire::{
@@ -36,12 +37,13 @@ fn counters() -> impl Strategy<Value = Counters> {
 fn open() -> impl Strategy<Value = Message> {
     let kind = prop_oneof![
         Just(TunnelKind::Http),
-        (2u8..).prop_map(TunnelKind::Other),
+        Just(TunnelKind::Tcp),
+        (3u8..).prop_map(TunnelKind::Other),
         Just(TunnelKind::Other(0))
     ];
     let texts = (option::of(text(1024)), option::of(text(256)), text(256));
-    (any::<(u32, bool)>(), name(), kind, texts).prop_map(
-        |((tunnel, exclusive), name, kind, (auth, host_header, target))| {
+    (any::<(u32, bool, u16)>(), name(), kind, texts).prop_map(
+        |((tunnel, exclusive, port), name, kind, (auth, host_header, target))| {
             Message::OpenTunnel(OpenTunnel {
                 tunnel: TunnelId(tunnel),
                 name,
@@ -50,6 +52,7 @@ fn open() -> impl Strategy<Value = Message> {
                 auth,
                 host_header,
                 target,
+                port: NonZeroU16::new(port),
             })
         },
     )
@@ -330,4 +333,25 @@ fn a_welcome_that_would_spin_or_never_end_is_refused() {
         welcome(heartbeat, dead).encode(&mut body).unwrap();
         assert_eq!(AuthOk::decode(&body).is_ok(), fits, "{heartbeat} {dead}");
     }
+}
+
+#[test]
+fn no_port_is_zero() {
+    let open = Message::OpenTunnel(OpenTunnel {
+        tunnel: TunnelId(1),
+        name: TunnelName::parse("db").unwrap(),
+        kind: TunnelKind::Tcp,
+        exclusive: false,
+        auth: None,
+        host_header: None,
+        target: String::new(),
+        port: NonZeroU16::new(258),
+    });
+    let mut body = Vec::new();
+    open.encode(&mut body).unwrap();
+    let at = body.len() - 2;
+    assert_eq!(body[at..], [1, 2]);
+    body[at..].fill(0);
+    let refused = Message::decode(FrameKind::OPEN_TUNNEL, &body);
+    assert_eq!(refused, Err(DecodeError::Malformed(8)));
 }

@@ -108,6 +108,7 @@ fn all_messages() -> Vec<Message> {
             auth: Some("user:$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into()),
             host_header: Some("inner.test".into()),
             target: "127.0.0.1:3000".into(),
+            port: None,
         }),
         Message::CloseTunnel { tunnel },
         Message::TunnelStatus(TunnelStatus {

@@ -224,6 +224,7 @@ fn a_message_over_its_limits_is_refused_here_not_there() {
             auth: None,
             host_header: None,
             target,
+            port: None,
         })
     };
     assert!(agent.send(&open("x".repeat(257))).is_err());

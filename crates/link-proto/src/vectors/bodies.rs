@@ -1,5 +1,7 @@
 //! Vectors of message bodies and join strings.
 
+use std::num::NonZeroU16;
+
 use adit_model::{ConnId, Credential, Identity, JoinString, Psk, TunnelId, TunnelName};
 use adit_wire::{
     Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Message, OpenTunnel, Reset,
@@ -73,6 +75,7 @@ fn control_bodies() -> Vec<Value> {
             auth: auth.map(str::to_owned),
             host_header: host.map(str::to_owned),
             target: "127.0.0.1:3000".into(),
+            port: None,
         })
     };
     let status = |state, url: Option<&str>, code, text: &str| {
@@ -118,6 +121,26 @@ fn control_bodies() -> Vec<Value> {
                 ],
                 [6, "text", "a.test"],
                 [7, "text", "127.0.0.1:3000"]
+            ]),
+        ),
+        message(
+            &Message::OpenTunnel(OpenTunnel {
+                tunnel,
+                name: TunnelName::parse("db").unwrap(),
+                kind: TunnelKind::Tcp,
+                exclusive: false,
+                auth: None,
+                host_header: None,
+                target: "127.0.0.1:5432".into(),
+                port: NonZeroU16::new(2222),
+            }),
+            &json!([
+                [1, "u32", 3],
+                [2, "text", "db"],
+                [3, "u8", 2],
+                [4, "u8", 0],
+                [7, "text", "127.0.0.1:5432"],
+                [8, "u16", 2222]
             ]),
         ),
         message(&Message::CloseTunnel { tunnel }, &json!([[1, "u32", 3]])),

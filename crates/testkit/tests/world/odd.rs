@@ -61,6 +61,7 @@ async fn open(link: &mut AgentLink, number: u32) -> TunnelState {
         auth: None,
         host_header: None,
         target: "nowhere".to_owned(),
+        port: None,
     }));
     assert!(sent);
     loop {
