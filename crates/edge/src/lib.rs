@@ -14,6 +14,7 @@ pub mod api;
 mod assemble;
 pub mod auth;
 pub mod backend;
+mod carry;
 pub mod config;
 pub mod control;
 pub mod http;
@@ -30,6 +31,7 @@ pub mod state;
 mod status;
 pub mod sync_stats;
 mod tunnels;
+mod visitor;
 
 pub use assemble::link_address;
 pub use serve::{Edge, Facts, StartError};

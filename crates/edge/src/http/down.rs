@@ -15,7 +15,7 @@ use super::pump::{COPY, End, Exchange, Facts, Fail, GATHER, malformed, put_chunk
 use super::record::Fault;
 use super::respond::date;
 use super::rewrite::{origins, visitor_origin};
-use super::visitor::Visitor;
+use crate::visitor::Visitor;
 
 /// Interim answers that one request may get.
 const MAX_INTERIM: u8 = 16;

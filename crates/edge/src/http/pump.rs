@@ -25,9 +25,10 @@ use super::record::Fault;
 use super::route::{Opened, Plan};
 use super::timer::Timer;
 use super::up::Up;
-use super::visitor::{Peer, Visitor};
+use super::visitor::Peer;
 use crate::backend::Backend;
 use crate::metrics::{BackendFailure, HttpRefusal};
+use crate::visitor::Visitor;
 
 /// Bytes that are gathered before a write.
 pub(super) const GATHER: usize = 64 * 1024;

@@ -22,9 +22,10 @@ use super::buffer::Work;
 use super::record::{Fault, Record};
 use super::respond::{self, After, Extra};
 use super::timer::Timer;
-use super::visitor::{Peer, Visitor};
+use super::visitor::Peer;
 use crate::limits::{self, ConnectionPermit};
 use crate::metrics::{Direction, HttpRefusal, LimitRefusal, StatusClass};
+use crate::visitor::Visitor;
 
 /// How long and how much of a refused request is read on, so that the refusal
 /// is not lost to a reset.

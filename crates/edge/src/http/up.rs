@@ -10,8 +10,8 @@ use super::buffer::Work;
 use super::pump::{COPY, Exchange, Facts, Fail, GATHER, put_chunk};
 use super::rate::Rate;
 use super::record::Fault;
-use super::visitor::Visitor;
 use crate::metrics::HttpRefusal;
+use crate::visitor::Visitor;
 
 /// Where the request stands.
 pub(super) struct Up {

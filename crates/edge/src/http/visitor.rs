@@ -1,64 +1,13 @@
-//! The visitor's side of a connection.
+//! Who a visitor is, and its bytes in a request's buffer.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::buffer::Input;
-
-/// The visitor's socket.
-#[derive(Debug)]
-pub(super) struct Visitor {
-    socket: TcpStream,
-    /// It has ended its direction.
-    pub(super) ended: bool,
-    /// An answer is under way: if the connection ends now, however that comes
-    /// about, it must not look like the answer's end.
-    pub(super) busy: bool,
-}
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        if self.busy {
-            // A reset instead of an end. Best effort: a socket that refuses is
-            // gone already.
-            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
-        }
-    }
-}
+use crate::visitor::Visitor;
 
 impl Visitor {
-    pub(super) fn new(socket: TcpStream) -> Self {
-        Self {
-            socket,
-            ended: false,
-            busy: false,
-        }
-    }
-
-    /// Ready when a read would not wait; holds no buffer meanwhile.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_read_ready(cx)
-    }
-
-    /// Reads into `room`: the bytes read, 0 at the end.
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        room: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(room);
-        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
-        let count = buffer.filled().len();
-        self.ended |= count == 0;
-        Poll::Ready(Ok(count))
-    }
-
     /// Reads what there is room for in `input`. No room waits for ever: the
     /// caller has something else to wait for.
     pub(super) fn poll_fill(
@@ -74,32 +23,6 @@ impl Visitor {
         let count = ready!(self.poll_read(cx, room))?;
         input.received(count);
         Poll::Ready(Ok(count))
-    }
-
-    /// Writes two pieces as one; the bytes taken.
-    pub(super) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        first: &[u8],
-        second: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let socket = Pin::new(&mut self.socket);
-        let count = ready!(if second.is_empty() {
-            socket.poll_write(cx, first)
-        } else if first.is_empty() {
-            socket.poll_write(cx, second)
-        } else {
-            socket.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
-        })?;
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    /// Ends our direction.
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
