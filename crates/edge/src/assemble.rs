@@ -14,6 +14,7 @@ use adit_link::{Counters, entropy};
 use adit_link_proto::PinLimits;
 use adit_model::{Credential, JoinString};
 use adit_routing::{Route, RouteTable, Target};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Policy, SystemClock};
@@ -22,16 +23,52 @@ use crate::config::{self, EdgeConfig};
 use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
-use crate::metrics::{Metrics, descriptor_limit};
+use crate::listen::Counted;
+use crate::metrics::{Door, Metrics, descriptor_limit};
+use crate::ports::{Opener, PortSettings, Ports};
 use crate::registry::{Registry, RegistryRules};
+use crate::seldom::Seldom;
 use crate::serve::{Facts, StartError};
 use crate::state::{Seen, Store};
 use crate::status::Status;
+use crate::tcp::TcpDoor;
 use crate::{auth, control, sync_stats};
 
 /// Agents that may be proving themselves at a time, those included that wait
 /// for a person to type the PIN; others wait for their turn.
 const HANDSHAKES: usize = 1024;
+
+/// What everything runs on.
+pub(crate) struct Ground {
+    pub(crate) workers: Vec<Handle>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) seldom: Arc<Seldom>,
+    /// Owner of listeners.
+    pub(crate) doors: Tasks,
+    /// Owner of visitors.
+    pub(crate) streams: Tasks,
+}
+
+impl Ground {
+    /// Where a door's connections are counted.
+    pub(crate) fn counted(&self, door: Door) -> Counted {
+        Counted {
+            door,
+            metrics: Arc::clone(&self.metrics),
+            seldom: Arc::clone(&self.seldom),
+        }
+    }
+
+    fn opener(&self, door: TcpDoor) -> Opener {
+        Opener {
+            door: Arc::new(door),
+            counted: self.counted(Door::Tcp),
+            workers: self.workers.clone(),
+            doors: self.doors.clone(),
+            streams: self.streams.clone(),
+        }
+    }
+}
 
 /// Everything that the doors serve with.
 pub(crate) struct Parts {
@@ -40,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) api: Arc<ApiDoor>,
     pub(crate) control: Arc<control::Control>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) ports: Arc<Ports>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) counters: Arc<Counters>,
@@ -90,15 +128,60 @@ pub fn link_address(public: Option<&str>, link: SocketAddr) -> String {
     )
 }
 
+/// What the doors of visitors share.
+struct Visitors {
+    registry: Arc<Registry>,
+    limits: Arc<Limits>,
+    places: Arc<Semaphore>,
+}
+
+impl Visitors {
+    fn ports(&self, config: &EdgeConfig, ground: &Ground) -> Arc<Ports> {
+        let door = TcpDoor {
+            registry: Arc::clone(&self.registry),
+            limits: Arc::clone(&self.limits),
+            metrics: Arc::clone(&ground.metrics),
+            places: Arc::clone(&self.places),
+            tasks: ground.streams.clone(),
+        };
+        Ports::new(port_settings(config), ground.opener(door))
+    }
+
+    fn http(
+        &self,
+        config: &EdgeConfig,
+        ground: &Ground,
+        stats: sync_stats::SyncStats,
+    ) -> Result<Arc<HttpDoor>, StartError> {
+        let log = config
+            .log
+            .access
+            .then(|| AccessLog::start(log_form(config), std::io::stderr()));
+        let parts = DoorParts {
+            settings: http_settings(config),
+            pools: Arc::clone(&self.registry) as _,
+            limits: Arc::clone(&self.limits),
+            metrics: Arc::clone(&ground.metrics),
+            places: Arc::clone(&self.places),
+            passwords: Arc::new(auth::PasswordCache::new()?),
+            stats: Arc::new(stats),
+            log: log.transpose().map_err(StartError::Worker)?,
+            tasks: ground.streams.clone(),
+            workers: ground.workers.len(),
+        };
+        Ok(HttpDoor::new(parts, table(config)?))
+    }
+}
+
 /// Builds all parts; nothing runs yet.
 pub(crate) fn parts(
     config: &EdgeConfig,
     (store, seen): (Arc<Store>, Seen),
     (http_at, link_at): (SocketAddr, SocketAddr),
-    workers: usize,
-    streams: &Tasks,
+    ground: &Ground,
 ) -> Result<Parts, StartError> {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::clone(&ground.metrics);
+    let workers = ground.workers.len();
     let limits = Limits::new(limit_settings(config), Arc::clone(&metrics), Instant::now());
     let admission = Arc::new(Admission::new(
         admission_settings(config),
@@ -118,27 +201,19 @@ pub(crate) fn parts(
         Arc::clone(&status) as _,
         Arc::clone(&metrics),
     );
-    let parts = DoorParts {
-        settings: http_settings(config),
-        pools: Arc::clone(&registry) as _,
+    let visitors = Visitors {
+        registry: Arc::clone(&registry),
         limits: Arc::clone(&limits),
-        metrics: Arc::clone(&metrics),
-        passwords: Arc::new(auth::PasswordCache::new()?),
-        stats: Arc::new(stats),
-        log: config
-            .log
-            .access
-            .then(|| AccessLog::start(log_form(config), std::io::stderr()))
-            .transpose()
-            .map_err(StartError::Worker)?,
-        tasks: streams.clone(),
-        workers,
+        places: Arc::new(Semaphore::new(connections(config))),
     };
+    let ports = visitors.ports(config, ground);
+    let http = visitors.http(config, ground, stats)?;
     Ok(Parts {
-        http: HttpDoor::new(parts, table(config)?),
+        http,
         link: Arc::new(LinkDoor {
             admission: Arc::clone(&admission),
             registry: Arc::clone(&registry),
+            ports: Arc::clone(&ports),
             unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
             handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),
@@ -152,6 +227,7 @@ pub(crate) fn parts(
         }),
         control: control::Control::new(Arc::clone(&admission), vec![address.clone()], status),
         registry,
+        ports,
         admission,
         metrics,
         counters,
@@ -248,6 +324,14 @@ fn registry_rules(config: &EdgeConfig) -> RegistryRules {
     }
 }
 
+fn port_settings(config: &EdgeConfig) -> PortSettings {
+    PortSettings {
+        bind: config.doors.tcp_bind,
+        ranges: config.doors.tcp_ports.clone(),
+        host: config.server.domain.host().to_string(),
+    }
+}
+
 fn link_settings(config: &EdgeConfig, url_pattern: &str, workers: usize) -> LinkSettings {
     LinkSettings {
         url_pattern: url_pattern.to_owned(),
@@ -273,7 +357,6 @@ fn http_settings(config: &EdgeConfig) -> HttpSettings {
         body_bytes: limits.body_bytes,
         answer_time: limits.answer,
         trusted: config.doors.trusted_proxies.clone(),
-        connections: connections(config),
         ..defaults
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use adit_link::Stream;
 use adit_link::edge::{EdgeLink, OpenError};
 use adit_model::{ConnId, TunnelId, TunnelName};
-use adit_wire::{Counters, Message, Start, TunnelState, TunnelStatus};
+use adit_wire::{Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
 
 /// How long an upstream may take to answer a connect.
@@ -68,6 +68,8 @@ pub struct Tunnel {
     pub tunnel: TunnelId,
     /// The name that it serves.
     pub name: TunnelName,
+    /// What it carries.
+    pub kind: TunnelKind,
     /// What the agent asked for.
     pub options: TunnelOptions,
 }
@@ -103,6 +105,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Counts bytes from and to visitors.
+    pub(crate) fn moved(&self, received: u64, sent: u64) {
+        self.bytes_in.fetch_add(received, Ordering::Relaxed);
+        self.bytes_out.fetch_add(sent, Ordering::Relaxed);
+    }
+
     /// The same numbers as the link protocol tells them.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -112,6 +120,23 @@ impl Traffic {
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Counts a visitor or request of a backend while it is under way.
+pub(crate) struct Serving<'b>(&'b Backend);
+
+impl<'b> Serving<'b> {
+    pub(crate) fn begin(backend: &'b Backend) -> Self {
+        backend.traffic.active.fetch_add(1, Ordering::Relaxed);
+        backend.traffic.requests.fetch_add(1, Ordering::Relaxed);
+        Self(backend)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.traffic.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::Counters;
+use adit_wire::TunnelKind;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::metrics::{Counter, Direction, Metrics};
+use crate::ports::Ports;
 use crate::registry::Registry;
 
 /// How often idle channels are looked at, well below their ping time.
@@ -40,6 +42,7 @@ pub(crate) async fn pools(registry: Arc<Registry>, stop: CancellationToken) {
 pub(crate) async fn house(
     registry: Arc<Registry>,
     admission: Arc<Admission>,
+    ports: Arc<Ports>,
     stop: CancellationToken,
 ) {
     let mut tick = interval(HOUSE_EVERY);
@@ -47,6 +50,7 @@ pub(crate) async fn house(
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let now = Instant::now().into_std();
         registry.expire(now);
+        ports.sweep(|name| registry.keeps(name, TunnelKind::Tcp));
         registry.refresh_sessions(admission.unix_now());
         admission.maintain(now).await;
     }

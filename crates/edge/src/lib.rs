@@ -24,12 +24,14 @@ pub mod lines;
 pub mod link;
 pub mod listen;
 pub mod metrics;
+mod ports;
 pub mod registry;
 pub mod seldom;
 pub mod serve;
 pub mod state;
 mod status;
 pub mod sync_stats;
+mod tcp;
 mod tunnels;
 mod visitor;
 

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, Admitted, Applicant, Candidate, Cause};
 use crate::limits::{UnprovedPermit, UnprovedSockets};
 use crate::metrics::{Metrics, ProofFailure};
+use crate::ports::Ports;
 use crate::registry::Registry;
 use crate::tunnels;
 
@@ -63,6 +64,8 @@ pub struct LinkDoor {
     pub admission: Arc<Admission>,
     /// Who is in.
     pub registry: Arc<Registry>,
+    /// Public ports of tunnels.
+    pub(crate) ports: Arc<Ports>,
     /// The cap of sockets that have proved nothing.
     pub unproved: Arc<UnprovedSockets>,
     /// Handshakes at a time: one costs a signature and two shares.
@@ -320,6 +323,7 @@ impl LinkDoor {
         tracing::info!(link = %id, agent = %facts.identity, peer = %facts.peer, "link is live");
         let context = tunnels::Context {
             registry: &self.registry,
+            ports: &self.ports,
             link: &link,
             admitted: &admitted,
             settings: &self.settings,

@@ -12,14 +12,20 @@ use std::time::{Duration, Instant};
 
 use adit_link::tasks::Tasks;
 use adit_model::Code;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Door, Metrics};
 use crate::seldom::Seldom;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// A visitor that answers nothing for two minutes is gone.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 /// Pause after a failed accept: the process is out of descriptors, and asking
 /// again at once would only burn the processor.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -60,6 +66,8 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     // Inherited by what it accepts: a small answer never waits for an
     // acknowledgement, and no call a connection is spent on it.
     socket.set_tcp_nodelay(true)?;
+    // Inherited too: a visitor that vanished does not hold its stream for ever.
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -83,14 +91,14 @@ pub struct Counted {
     pub seldom: Arc<Seldom>,
 }
 
-/// Accepts until `doors` stop; each connection becomes a task of `streams`.
+/// Accepts until `stop`; each connection becomes a task of `streams`.
 ///
 /// # Errors
 /// When the runtime does not take the listener.
 pub async fn accept<F>(
     listener: std::net::TcpListener,
     counted: Counted,
-    doors: &Tasks,
+    stop: &CancellationToken,
     streams: &Tasks,
     serve: impl Fn(TcpStream, SocketAddr) -> F,
 ) -> io::Result<()>
@@ -101,7 +109,7 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = doors.stopping().cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
         };
         match accepted {
             Ok((socket, peer)) => {

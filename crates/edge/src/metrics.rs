@@ -59,6 +59,21 @@ pub struct HttpMetrics {
     pub stats_answered: Counter,
 }
 
+/// The TCP door, all ports together.
+#[derive(Debug, Default)]
+pub struct TcpMetrics {
+    /// Ports open now.
+    pub ports: Gauge,
+    /// Visitors that a backend has taken.
+    pub streams: Counter,
+    /// Of these, open now.
+    pub open: Gauge,
+    /// Bytes of visitors' connections.
+    pub bytes: Family<Direction>,
+    /// Failures of backends.
+    pub backend_failures: Family<BackendFailure>,
+}
+
 /// Links, tunnels and channels.
 #[derive(Debug, Default)]
 pub struct LinkMetrics {
@@ -126,6 +141,8 @@ pub struct Metrics {
     pub doors: DoorMetrics,
     /// The HTTP door.
     pub http: HttpMetrics,
+    /// The TCP door.
+    pub tcp: TcpMetrics,
     /// Links, tunnels and channels.
     pub link: LinkMetrics,
     /// Limits and bans.
@@ -148,6 +165,7 @@ impl Metrics {
         Self {
             doors: DoorMetrics::default(),
             http: HttpMetrics::default(),
+            tcp: TcpMetrics::default(),
             link: LinkMetrics::default(),
             limits: LimitMetrics::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -189,6 +207,9 @@ impl Metrics {
             "upgrades": self.http.upgrades.get(),
             "upgraded_open": self.http.upgraded.get(),
             "bytes": self.http.bytes.to_json(),
+            "tcp_streams": self.tcp.streams.get(),
+            "tcp_open": self.tcp.open.get(),
+            "tcp_bytes": self.tcp.bytes.to_json(),
             "links": self.link.links.get(),
             "tunnels": self.link.tunnels.get(),
             "streams": self.link.streams.get(),
@@ -206,6 +227,7 @@ impl Metrics {
         self.render_process(&mut page, facts);
         self.doors.render(&mut page);
         self.http.render(&mut page);
+        self.tcp.render(&mut page);
         self.link.render(&mut page);
         self.link.render_admission(&mut page);
         self.limits.render(&mut page);
@@ -278,6 +300,22 @@ impl HttpMetrics {
         let help = "Signed statistics requests answered.";
         let name = "adit_sync_stats_answered_total";
         page.counter(name, help, &self.stats_answered);
+    }
+}
+
+impl TcpMetrics {
+    fn render(&self, page: &mut Page) {
+        let help = "Public ports of TCP tunnels open now.";
+        page.gauge("adit_tcp_ports_open", help, &self.ports);
+        let help = "Visitors of TCP tunnels that a backend has taken.";
+        page.counter("adit_tcp_streams_total", help, &self.streams);
+        let help = "Visitors of TCP tunnels that are carried now.";
+        page.gauge("adit_tcp_streams_open", help, &self.open);
+        let help = "Bytes of visitors of TCP tunnels.";
+        page.family("adit_tcp_bytes_total", help, &self.bytes);
+        let help = "Visitors of TCP tunnels that a backend failed.";
+        let name = "adit_tcp_backend_failures_total";
+        page.family(name, help, &self.backend_failures);
     }
 }
 

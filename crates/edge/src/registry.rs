@@ -13,8 +13,11 @@ use adit_link::edge::EdgeLink;
 use adit_link_proto::{ClaimRefused, Holder, ID_EPOCH, LeaseLimits, Leases, Owner, SecretId};
 use adit_model::{Code, LinkId, TunnelId, TunnelName};
 use adit_wire::{
-    MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters, TunnelState, TunnelStatus,
+    MAX_STAT_TUNNELS, Message, OpenTunnel, Stats, TunnelCounters, TunnelKind, TunnelState,
+    TunnelStatus,
 };
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
 
@@ -34,6 +37,9 @@ pub enum TunnelRefusal {
     /// The link has a tunnel of this name open.
     #[error("link has a tunnel of this name")]
     NameInUse,
+    /// The name is in use for tunnels of another kind.
+    #[error("the name is in use for another kind of tunnel")]
+    OtherKind,
     /// The link is not live.
     #[error("link is not live")]
     NoLink,
@@ -50,14 +56,23 @@ pub enum Picked {
     Unknown,
 }
 
-/// The backends that share a name.
-#[derive(Debug, Default)]
+/// The backends that share a name; never empty, all of one kind.
+#[derive(Debug)]
 struct Pool {
+    kind: TunnelKind,
     backends: Vec<Arc<Backend>>,
     next: AtomicUsize,
 }
 
 impl Pool {
+    fn new(kind: TunnelKind) -> Self {
+        Self {
+            kind,
+            backends: Vec::new(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
     fn has(&self, link: LinkId) -> bool {
         let mut tunnels = self.backends.iter().filter_map(|held| held.as_tunnel());
         tunnels.any(|tunnel| tunnel.link.facts().id == link)
@@ -94,6 +109,8 @@ struct Inner {
 /// Live links and their tunnels.
 pub struct Registry {
     inner: RwLock<Inner>,
+    /// A tunnel was opened.
+    opened: Notify,
 }
 
 impl Registry {
@@ -114,6 +131,7 @@ impl Registry {
         };
         Arc::new(Self {
             inner: RwLock::new(inner),
+            opened: Notify::new(),
         })
     }
 
@@ -201,18 +219,7 @@ impl Registry {
         now: Instant,
     ) -> Result<(), TunnelRefusal> {
         let mut inner = self.write();
-        let entry = inner.links.get(&id).ok_or(TunnelRefusal::NoLink)?;
-        if entry.tunnels.len() >= inner.rules.max_tunnels {
-            return Err(TunnelRefusal::TooMany);
-        }
-        if entry.tunnels.contains_key(&open.tunnel) {
-            return Err(TunnelRefusal::NumberInUse);
-        }
-        // A lease holds a name once for each link.
-        let pool = inner.pools.get(&open.name);
-        if pool.is_some_and(|pool| pool.has(id)) {
-            return Err(TunnelRefusal::NameInUse);
-        }
+        let entry = inner.check(id, open)?;
         let link = Arc::clone(&entry.link);
         let facts = link.facts();
         let holder = Holder {
@@ -239,6 +246,7 @@ impl Registry {
             link,
             tunnel: open.tunnel,
             name: open.name.clone(),
+            kind: open.kind,
             options,
         };
         let backend = Arc::new(Backend::tunnel(tunnel));
@@ -246,7 +254,7 @@ impl Registry {
         inner
             .pools
             .entry(open.name.clone())
-            .or_default()
+            .or_insert_with(|| Pool::new(open.kind))
             .backends
             .push(backend);
         if let Some(entry) = inner.links.get_mut(&id) {
@@ -254,7 +262,29 @@ impl Registry {
                 .tunnels
                 .insert(open.tunnel, (open.name.clone(), id_of_backend));
         }
+        drop(inner);
+        self.opened.notify_waiters();
         Ok(())
+    }
+
+    /// Completes when the next tunnel is opened after it was first polled.
+    pub fn next_opened(&self) -> Notified<'_> {
+        self.opened.notified()
+    }
+
+    /// Whether somebody serves the name now.
+    #[must_use]
+    pub fn has_live(&self, name: &TunnelName) -> bool {
+        self.read().pools.contains_key(name)
+    }
+
+    /// Whether a tunnel of this kind and name is live, or its name is kept for
+    /// it.
+    #[must_use]
+    pub fn keeps(&self, name: &TunnelName, kind: TunnelKind) -> bool {
+        let inner = self.read();
+        let pool = inner.pools.get(name);
+        pool.map_or_else(|| inner.leases.is_taken(name), |pool| pool.kind == kind)
     }
 
     /// Closes one tunnel of a link; its name is free at once.
@@ -266,9 +296,10 @@ impl Registry {
         Some(name)
     }
 
-    /// The next backend of a name, round robin, that is not among `tried`.
+    /// The next backend of a name and kind, round robin, that is not among
+    /// `tried`.
     #[must_use]
-    pub fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
+    pub fn pick(&self, kind: TunnelKind, name: &TunnelName, tried: &[BackendId]) -> Picked {
         let inner = self.read();
         let Some(pool) = inner.pools.get(name) else {
             return if inner.leases.is_taken(name) {
@@ -277,6 +308,9 @@ impl Registry {
                 Picked::Unknown
             };
         };
+        if pool.kind != kind {
+            return Picked::Unknown;
+        }
         let count = pool.backends.len();
         let first = pool.next.fetch_add(1, Ordering::Relaxed);
         (0..count)
@@ -368,6 +402,29 @@ impl Registry {
 }
 
 impl Inner {
+    /// Whether the link may open this tunnel, as far as the name's lease does
+    /// not decide it.
+    fn check(&self, id: LinkId, open: &OpenTunnel) -> Result<&LinkEntry, TunnelRefusal> {
+        let entry = self.links.get(&id).ok_or(TunnelRefusal::NoLink)?;
+        if entry.tunnels.len() >= self.rules.max_tunnels {
+            return Err(TunnelRefusal::TooMany);
+        }
+        if entry.tunnels.contains_key(&open.tunnel) {
+            return Err(TunnelRefusal::NumberInUse);
+        }
+        // A lease holds a name once for each link.
+        let pool = self.pools.get(&open.name);
+        if pool.is_some_and(|pool| pool.has(id)) {
+            return Err(TunnelRefusal::NameInUse);
+        }
+        // Other owners learn nothing but that the name is taken.
+        let own = self.leases.owner(&open.name) == Some(entry.owner);
+        if own && pool.is_some_and(|pool| pool.kind != open.kind) {
+            return Err(TunnelRefusal::OtherKind);
+        }
+        Ok(entry)
+    }
+
     fn remove_backend(&mut self, name: &TunnelName, backend: BackendId) {
         if let Some(pool) = self.pools.get_mut(name) {
             for gone in pool.backends.iter().filter(|held| held.id() == backend) {

@@ -22,14 +22,13 @@ use adit_routing::TableError;
 use adit_wire::{Drain, Message};
 
 use crate::admission::Admission;
-use crate::assemble::{self, Parts};
+use crate::assemble::{self, Ground, Parts};
 use crate::config::EdgeConfig;
 use crate::http::{HttpDoor, serve_connection};
 use crate::link::LinkDoor;
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
-use crate::seldom::Seldom;
 use crate::state::{StateError, Store};
 use crate::{api, control, keep, link, listen};
 
@@ -116,7 +115,6 @@ pub struct Edge {
     registry: Arc<Registry>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
-    seldom: Arc<Seldom>,
     /// Dropped last: it ends the threads.
     workers: Workers,
 }
@@ -186,34 +184,33 @@ impl Edge {
         let link = local("link", &bound.link, config.doors.link)?;
         let api_at = bound.api.as_ref().map(std::net::TcpListener::local_addr);
         let api_at = api_at.transpose().map_err(StartError::Worker)?;
-        let streams = Tasks::new();
-        let parts = assemble::parts(
-            &config,
-            (Arc::new(store), seen),
-            (http, link),
-            count,
-            &streams,
-        )?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
+        let ground = Ground {
+            workers: workers.handles().to_vec(),
+            metrics: Arc::default(),
+            seldom: Arc::default(),
+            doors: Tasks::new(),
+            streams: Tasks::new(),
+        };
+        let parts = assemble::parts(&config, (Arc::new(store), seen), (http, link), &ground)?;
         let edge = Self {
             facts: parts.facts(http, link, api_at),
             drain: config.server.drain,
-            doors: Tasks::new(),
-            streams,
+            doors: ground.doors.clone(),
+            streams: ground.streams.clone(),
             links: Tasks::new(),
             keepers: Tasks::new(),
             registry: Arc::clone(&parts.registry),
             admission: Arc::clone(&parts.admission),
             metrics: Arc::clone(&parts.metrics),
-            seldom: Arc::default(),
             workers,
         };
-        edge.open_doors(bound, parts)?;
+        edge.open_doors(bound, parts, &ground)?;
         edge.metrics.set_phase(Phase::Ready);
         Ok(edge)
     }
 
-    fn open_doors(&self, bound: Bound, parts: Parts) -> Result<(), StartError> {
+    fn open_doors(&self, bound: Bound, parts: Parts, ground: &Ground) -> Result<(), StartError> {
         let stop = || self.keepers.stopping().clone();
         control::listen(&self.keepers, parts.control).map_err(StartError::Control)?;
         for (listener, worker) in bound.http.into_iter().zip(self.workers.handles()) {
@@ -222,7 +219,7 @@ impl Edge {
                 worker,
                 run_http(
                     listener,
-                    self.counted(Door::Http),
+                    ground.counted(Door::Http),
                     door,
                     self.doors.clone(),
                     self.streams.clone(),
@@ -235,7 +232,7 @@ impl Edge {
                 worker,
                 run_link(
                     listener,
-                    self.counted(Door::Link),
+                    ground.counted(Door::Link),
                     door,
                     self.doors.clone(),
                     self.links.clone(),
@@ -254,8 +251,12 @@ impl Edge {
                 }
             });
         }
-        self.keepers
-            .spawn(keep::house(parts.registry, parts.admission, stop()));
+        self.keepers.spawn(keep::house(
+            parts.registry,
+            parts.admission,
+            parts.ports,
+            stop(),
+        ));
         let registry = Arc::clone(&self.registry);
         self.keepers.spawn(keep::counters(
             parts.metrics,
@@ -276,16 +277,6 @@ impl Edge {
     #[must_use]
     pub fn pin(&self) -> Option<Pin> {
         self.admission.current_pin()
-    }
-
-    fn counted(&self, door: Door) -> Counted {
-        let metrics = Arc::clone(&self.metrics);
-        let seldom = Arc::clone(&self.seldom);
-        Counted {
-            door,
-            metrics,
-            seldom,
-        }
     }
 
     /// Its counters.
@@ -342,7 +333,7 @@ async fn run_http(
 ) {
     let stop = streams.stopping().clone();
     let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
-    if let Err(error) = listen::accept(listener, counted, &doors, &streams, serve).await {
+    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
         tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTP door has closed");
     }
 }
@@ -356,7 +347,7 @@ async fn run_link(
 ) {
     let stop = links.stopping().clone();
     let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer, stop.clone());
-    if let Err(error) = listen::accept(listener, counted, &doors, &links, serve).await {
+    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &links, serve).await {
         tracing::error!(code = %Code::DOOR_LOST, %error, "the link door has closed");
     }
 }

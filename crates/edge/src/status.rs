@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use adit_wire::TunnelKind;
 use serde_json::{Value, json};
 
 use crate::control;
@@ -41,6 +42,7 @@ impl Status {
             let traffic = &backend.traffic;
             Some(json!({
                 "name": tunnel.name.as_str(),
+                "kind": kind(tunnel.kind),
                 "target": &*tunnel.options.target,
                 "link": tunnel.link.facts().id.0,
                 "visitors": traffic.active.load(Ordering::Relaxed),
@@ -51,6 +53,15 @@ impl Status {
             }))
         });
         described.collect()
+    }
+}
+
+/// As `kind` in an agent's configuration.
+fn kind(kind: TunnelKind) -> &'static str {
+    match kind {
+        TunnelKind::Http => "http",
+        TunnelKind::Tcp => "tcp",
+        TunnelKind::Other(_) => "other",
     }
 }
 

@@ -5,17 +5,22 @@ use std::sync::Arc;
 
 use adit_link::edge::EdgeLink;
 use adit_link_proto::ControlEvent;
-use adit_model::{Code, TunnelId};
+use adit_model::{Code, TunnelId, TunnelName};
 use adit_wire::{Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
 
 use crate::admission::Admitted;
 use crate::auth::check_login;
 use crate::link::LinkSettings;
+use crate::ports::Ports;
 use crate::registry::{Registry, TunnelRefusal};
+
+/// Why a tunnel was not opened, for the agent.
+type Refused = (Code, String);
 
 /// A live link and what its agent may do.
 pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
+    pub(crate) ports: &'a Ports,
     pub(crate) link: &'a Arc<EdgeLink>,
     pub(crate) admitted: &'a Admitted,
     pub(crate) settings: &'a LinkSettings,
@@ -40,52 +45,73 @@ impl Context<'_> {
     }
 
     fn open(&self, open: &OpenTunnel) {
-        let opened = self.check(open).and_then(|()| {
-            let now = tokio::time::Instant::now().into_std();
-            self.registry
-                .open_tunnel(self.link.facts().id, open, now)
-                .map_err(|refusal| match refusal {
-                    TunnelRefusal::Taken => (
-                        Code::TUNNEL_REFUSED.number,
-                        "the name is taken on this edge".to_owned(),
-                    ),
-                    twice @ (TunnelRefusal::NumberInUse | TunnelRefusal::NameInUse) => {
-                        (Code::TUNNEL_REFUSED.number, twice.to_string())
-                    }
-                    other => (Code::TOO_MANY_TUNNELS.number, other.to_string()),
-                })
+        let opened = self.check(open).and_then(|()| match open.kind {
+            TunnelKind::Tcp => self.open_port(open),
+            _ => self.register(open).map(|()| {
+                let pattern = &self.settings.url_pattern;
+                pattern.replace("{name}", open.name.as_str())
+            }),
         });
         let link = self.link.facts().id;
         match opened {
-            Ok(()) => {
-                tracing::info!(%link, name = %open.name, target = %open.target, "tunnel is open");
-                let url = self
-                    .settings
-                    .url_pattern
-                    .replace("{name}", open.name.as_str());
+            Ok(url) => {
+                tracing::info!(%link, name = %open.name, target = %open.target, url, "tunnel is open");
                 self.answer(open.tunnel, TunnelState::Live, Some(url), 0, String::new());
             }
             Err((code, why)) => {
-                tracing::info!(%link, name = %open.name, why, "tunnel was refused");
-                self.answer(open.tunnel, TunnelState::Refused, None, code, why);
+                tracing::info!(%link, name = %open.name, %code, why, "tunnel was refused");
+                let state = TunnelState::Refused;
+                self.answer(open.tunnel, state, None, code.number, why);
             }
         }
     }
 
-    fn check(&self, open: &OpenTunnel) -> Result<(), (u16, String)> {
-        if open.kind != TunnelKind::Http {
-            return Err((
-                Code::TUNNEL_KIND.number,
-                "this edge carries HTTP tunnels only".into(),
-            ));
+    /// Opens a TCP tunnel and its port; the URL of it.
+    fn open_port(&self, open: &OpenTunnel) -> Result<String, Refused> {
+        let shared = self.registry.has_live(&open.name);
+        let port = self.ports.claim(&open.name, open.port, shared);
+        let port = port.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
+        let opened = self.register(open);
+        self.ports.settle(&open.name, |name| self.keeps_port(name));
+        opened.map(|()| self.ports.url(port))
+    }
+
+    fn keeps_port(&self, name: &TunnelName) -> bool {
+        self.registry.keeps(name, TunnelKind::Tcp)
+    }
+
+    fn register(&self, open: &OpenTunnel) -> Result<(), Refused> {
+        let now = tokio::time::Instant::now().into_std();
+        let opened = self.registry.open_tunnel(self.link.facts().id, open, now);
+        opened.map_err(|refusal| match refusal {
+            TunnelRefusal::Taken => (
+                Code::TUNNEL_REFUSED,
+                "the name is taken on this edge".to_owned(),
+            ),
+            twice @ (TunnelRefusal::NumberInUse
+            | TunnelRefusal::NameInUse
+            | TunnelRefusal::OtherKind) => (Code::TUNNEL_REFUSED, twice.to_string()),
+            other => (Code::TOO_MANY_TUNNELS, other.to_string()),
+        })
+    }
+
+    fn check(&self, open: &OpenTunnel) -> Result<(), Refused> {
+        if let TunnelKind::Other(_) = open.kind {
+            let why = "this edge carries HTTP and TCP tunnels only";
+            return Err((Code::TUNNEL_KIND, why.into()));
+        }
+        if open.kind == TunnelKind::Tcp && open.auth.is_some() {
+            // Nobody may believe that it is asked for.
+            let why = "a TCP tunnel cannot ask its visitors for a password";
+            return Err((Code::BAD_AUTH, why.into()));
         }
         if let Some(login) = &open.auth {
             // What it costs to check is the agent's choice, within bounds.
-            check_login(login).map_err(|why| (Code::BAD_AUTH.number, why.to_string()))?;
+            check_login(login).map_err(|why| (Code::BAD_AUTH, why.to_string()))?;
         }
         match &self.admitted.scope {
             Some(scope) if *scope != open.name => Err((
-                Code::TUNNEL_REFUSED.number,
+                Code::TUNNEL_REFUSED,
                 format!("the token that admitted this agent allows the name {scope} only"),
             )),
             _ => Ok(()),
@@ -98,6 +124,7 @@ impl Context<'_> {
             tunnel,
             tokio::time::Instant::now().into_std(),
         ) {
+            self.ports.closed(&name, |name| self.keeps_port(name));
             tracing::info!(link = %self.link.facts().id, %name, "tunnel is closed");
             self.answer(tunnel, TunnelState::Closed, None, 0, String::new());
         }

@@ -276,6 +276,15 @@ impl Leases {
             .any(|(holder, held)| holder.link == link && held == generation)
     }
 
+    /// Whose the name is.
+    #[must_use]
+    pub fn owner(&self, name: &TunnelName) -> Option<Owner> {
+        match self.names.get(name)? {
+            Lease::Live(live) => live.first().map(|held| held.holder.owner),
+            Lease::Waiting { owner, .. } => Some(*owner),
+        }
+    }
+
     /// Whether the name is held or kept for its owner.
     #[must_use]
     pub fn is_taken(&self, name: &TunnelName) -> bool {

@@ -134,6 +134,7 @@ catalogue! {
     TUNNEL_REFUSED = 4001, OtherSide, "the edge refused the tunnel's name";
     TOO_MANY_TUNNELS = 4002, OtherSide, "the agent has as many tunnels as the edge allows";
     TUNNEL_KIND = 4003, OtherSide, "the edge does not carry this kind of tunnel";
+    PORT_REFUSED = 4004, OtherSide, "the edge refused the tunnel's port";
     TARGET_REFUSED = 4101, Machine, "nothing listens at the target";
     TARGET_UNREACHABLE = 4102, Machine, "the target cannot be reached";
     TARGET_UNKNOWN = 4103, Machine, "the target's name does not resolve";

@@ -12,6 +12,7 @@ mod id;
 mod identity;
 mod join;
 mod name;
+mod port;
 mod secret;
 
 pub use code::{Code, Fault};
@@ -19,4 +20,5 @@ pub use id::{ConnId, InstanceId, LinkId, TunnelId};
 pub use identity::{Identity, IdentityError, PublicKey};
 pub use join::{Credential, JoinError, JoinString};
 pub use name::{Domain, HostName, NameError, TunnelName};
+pub use port::{PortRanges, PortRangesError};
 pub use secret::{Pin, Psk, SecretError};

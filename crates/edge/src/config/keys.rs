@@ -8,7 +8,7 @@ use adit_config::{
     Address, Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
     SectionSpec, Spec,
 };
-use adit_model::{Domain, HostName, PublicKey, TunnelName};
+use adit_model::{Domain, HostName, PortRanges, PublicKey, TunnelName};
 use adit_routing::{PathPrefix, Redirect, Upgrades, Upstream};
 use ipnet::IpNet;
 
@@ -82,7 +82,7 @@ pub static DOORS: SectionSpec = SectionSpec {
     name: "doors",
     repeated: false,
     help: "Where the edge listens. Port 0 takes a free one.",
-    keys: &[&HTTP, &LINK_DOOR, &API, &TRUSTED],
+    keys: &[&HTTP, &LINK_DOOR, &API, &TCP_PORTS, &TCP_BIND, &TRUSTED],
 };
 
 pub(super) static HTTP: Key<Address> = Key::or(
@@ -102,6 +102,26 @@ pub(super) static API: Key<Address> = Key::or(
     Address { optional: true },
     "\"127.0.0.1:9090\"",
     "Metrics and health, on a loopback address only, because it asks for no login.",
+);
+pub(super) static TCP_PORTS: Key<Parsed<PortRanges>> = Key::or(
+    "tcp_ports",
+    Parsed {
+        wanted: "ports and ranges, separated by commas",
+        example: "2000-2999, 5432",
+        parse: |text| PortRanges::parse(text).map_err(|why| why.to_string()),
+    },
+    "\"\"",
+    "Ports that may be opened for TCP tunnels, each when an agent asks for it. Empty: this edge has no TCP tunnels.",
+);
+pub(super) static TCP_BIND: Key<Parsed<IpAddr>> = Key::or(
+    "tcp_bind",
+    Parsed {
+        wanted: "an address of this machine",
+        example: "0.0.0.0",
+        parse: |text| text.parse().map_err(|_| String::new()),
+    },
+    "\"127.0.0.1\"",
+    "Where those ports stand: `0.0.0.0` or `::` for everybody.",
 );
 pub(super) static TRUSTED: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "trusted_proxies",

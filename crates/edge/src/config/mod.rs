@@ -12,13 +12,13 @@ mod read;
 mod route;
 mod url;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_config::{Input, LogFormat, LogLevel, Mistakes};
-use adit_model::{Domain, Psk, PublicKey};
+use adit_model::{Domain, PortRanges, Psk, PublicKey};
 use ipnet::IpNet;
 
 #[cfg(test)]
@@ -78,6 +78,10 @@ pub struct Doors {
     pub link: SocketAddr,
     /// Metrics and health, always a loopback address; `None`: switched off.
     pub api: Option<SocketAddr>,
+    /// The ports that TCP tunnels may have; none: no TCP tunnels.
+    pub tcp_ports: PortRanges,
+    /// Where those ports stand.
+    pub tcp_bind: IpAddr,
     /// Proxies whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
 }

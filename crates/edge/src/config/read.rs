@@ -100,6 +100,8 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         http: http?,
         link: link?,
         api: api?,
+        tcp_ports: section.get(&keys::TCP_PORTS)?,
+        tcp_bind: section.get(&keys::TCP_BIND)?,
         trusted_proxies: section.get(&keys::TRUSTED)?,
     })
 }

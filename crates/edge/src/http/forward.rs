@@ -25,7 +25,7 @@ use super::respond::Extra;
 use super::rewrite::{passes_upgrade, write_lead};
 use super::route::{Opened, Plan, RETRY_SECONDS, Way, body_limit};
 use super::server::{Connection, Then};
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, Serving};
 use crate::metrics::{BackendFailure, HttpRefusal};
 use crate::registry::Picked;
 
@@ -42,23 +42,6 @@ struct Attempt {
     again: bool,
     /// The status that tells how the last backend failed.
     failure: Option<u16>,
-}
-
-/// Counts a backend's request while it is under way.
-struct Carried<'b>(&'b Backend);
-
-impl<'b> Carried<'b> {
-    fn new(backend: &'b Backend) -> Self {
-        backend.traffic.active.fetch_add(1, Ordering::Relaxed);
-        backend.traffic.requests.fetch_add(1, Ordering::Relaxed);
-        Self(backend)
-    }
-}
-
-impl Drop for Carried<'_> {
-    fn drop(&mut self) {
-        self.0.traffic.active.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// An answer of the door's own, and what follows it.
@@ -175,7 +158,7 @@ impl Connection {
         backend: &Arc<Backend>,
         stop: &CancellationToken,
     ) -> Result<Then, Fail> {
-        let _carried = Carried::new(backend);
+        let _serving = Serving::begin(backend);
         let settings = &self.door.parts.settings;
         let answer_time = plan
             .options()
@@ -204,8 +187,7 @@ impl Connection {
         let end = poll_fn(|cx| exchange.poll(cx, visitor, timer, work, &facts)).await;
         let traffic = &backend.traffic;
         let (received, sent) = (work.draft.received - before.0, work.draft.sent - before.1);
-        traffic.bytes_in.fetch_add(received, Ordering::Relaxed);
-        traffic.bytes_out.fetch_add(sent, Ordering::Relaxed);
+        traffic.moved(received, sent);
         let exchange = slot.take();
         work.slot = Some(slot);
         match (end, exchange) {

@@ -47,6 +47,7 @@ use adit_link::tasks::Tasks;
 use adit_link::workers::worker_index;
 use adit_model::TunnelName;
 use adit_routing::{RouteTable, Target, Upstream};
+use adit_wire::TunnelKind;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
@@ -88,8 +89,6 @@ pub struct HttpSettings {
     pub backend_idle: Duration,
     /// Proxies whose forwarded headers count.
     pub trusted: Vec<IpNet>,
-    /// Most visitors' connections at a time; more are closed at once.
-    pub connections: usize,
 }
 
 impl Default for HttpSettings {
@@ -105,7 +104,6 @@ impl Default for HttpSettings {
             answer_time: None,
             backend_idle: Duration::from_secs(4),
             trusted: Vec::new(),
-            connections: Semaphore::MAX_PERMITS,
         }
     }
 }
@@ -120,7 +118,7 @@ pub trait Pools: Send + Sync {
 
 impl Pools for Registry {
     fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Picked {
-        Registry::pick(self, name, tried)
+        Registry::pick(self, TunnelKind::Http, name, tried)
     }
 
     fn has_other(&self, name: &TunnelName, tried: &[BackendId]) -> bool {
@@ -206,6 +204,8 @@ pub struct DoorParts {
     pub limits: Arc<Limits>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// One for each visitor's connection that may be open.
+    pub places: Arc<Semaphore>,
     /// Passwords of routes and tunnels.
     pub passwords: Arc<dyn Passwords>,
     /// The signed statistics.
@@ -248,8 +248,6 @@ pub struct HttpDoor {
     next_id: AtomicU64,
     /// Password checks take a core for a while: so many at a time.
     checks: Semaphore,
-    /// One for each connection that may be open.
-    places: Semaphore,
     /// One for each visitor to whom a refusal is explained.
     turned_away: Semaphore,
 }
@@ -267,7 +265,6 @@ impl HttpDoor {
             ids: [RandomState::new(), RandomState::new()],
             next_id: AtomicU64::new(0),
             checks: Semaphore::new(2),
-            places: Semaphore::new(parts.settings.connections),
             turned_away: Semaphore::new(TURNED_AWAY),
             parts,
         })

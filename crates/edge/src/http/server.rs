@@ -79,7 +79,7 @@ pub(super) struct Place(Arc<HttpDoor>);
 
 impl Place {
     fn take(door: &Arc<HttpDoor>) -> Option<Self> {
-        door.places.try_acquire().ok()?.forget();
+        door.parts.places.try_acquire().ok()?.forget();
         Some(Self(Arc::clone(door)))
     }
 }
@@ -94,7 +94,7 @@ impl Deref for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.places.add_permits(1);
+        self.0.parts.places.add_permits(1);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use adit_link::Stream;
@@ -35,13 +34,7 @@ impl Connection {
         self.door.parts.metrics.http.active.up();
         work.draft.received += upgraded.received;
         work.draft.sent += upgraded.sent;
-        let traffic = &backend.traffic;
-        traffic
-            .bytes_in
-            .fetch_add(upgraded.received, Ordering::Relaxed);
-        traffic
-            .bytes_out
-            .fetch_add(upgraded.sent, Ordering::Relaxed);
+        backend.traffic.moved(upgraded.received, upgraded.sent);
         match end {
             Ok(()) => {
                 upgraded.into_stream().retire(&self.door.parts.tasks);

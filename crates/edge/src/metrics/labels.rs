@@ -11,6 +11,8 @@ labels!(
     Link = "link",
     /// Metrics and health.
     Api = "api",
+    /// Visitors of TCP tunnels, on all their ports.
+    Tcp = "tcp",
 );
 labels!(
     /// Which way bytes flow.

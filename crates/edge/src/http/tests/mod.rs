@@ -251,6 +251,7 @@ impl World {
             pools: Arc::clone(&pools) as Arc<dyn Pools>,
             limits: Limits::new(limits, Arc::clone(&metrics), now),
             metrics,
+            places: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             passwords: Arc::clone(&passwords) as Arc<dyn Passwords>,
             stats: Arc::new(FakeStats),
             log: None,

@@ -317,7 +317,7 @@ async fn each_request_leaves_a_line() {
 
 #[tokio::test]
 async fn a_full_door_closes_at_once_until_a_place_is_free() {
-    let one = |parts: &mut DoorParts| parts.settings.connections = 1;
+    let one = |parts: &mut DoorParts| parts.places = Arc::new(Semaphore::new(1));
     let world = World::with(
         plain,
         one,

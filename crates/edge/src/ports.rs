@@ -1,0 +1,283 @@
+//! Public ports of TCP tunnels: opened and closed while the edge runs.
+//!
+//! A port belongs to a tunnel's name, not to an agent: all agents that share
+//! the name are behind it, and it stays open while the name is kept for an
+//! agent that comes back. Each port has a listener on each worker.
+//!
+//! Invariants: a name has one port and a port one name; only ports of the
+//! configured ranges are ever opened.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adit_link::tasks::Tasks;
+use adit_model::{Code, PortRanges, TunnelName};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::listen::{self, Counted};
+use crate::tcp::TcpDoor;
+
+/// Ports that are tried for a tunnel that names none, beyond those known to be
+/// taken: others may belong to other programs.
+const MAX_TRIES: usize = 64;
+
+/// Why a tunnel got no port.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PortRefusal {
+    /// The edge opens no ports.
+    #[error("this edge opens no ports for TCP tunnels")]
+    NoPorts,
+    /// The port is in none of the edge's ranges.
+    #[error("port {port} is not among those that this edge opens ({ranges})")]
+    OutOfRange {
+        /// The wanted port.
+        port: NonZeroU16,
+        /// What there is.
+        ranges: PortRanges,
+    },
+    /// The name has another port.
+    #[error("the name has port {0} already, for the other agents behind it")]
+    OtherPort(NonZeroU16),
+    /// Another name has the port.
+    #[error("port {0} belongs to another tunnel")]
+    Taken(NonZeroU16),
+    /// None is left.
+    #[error("no port is free among {0}")]
+    NoneFree(PortRanges),
+    /// The system does not give it.
+    #[error("port {0} cannot be opened on the edge: {1}")]
+    System(NonZeroU16, #[source] io::Error),
+}
+
+impl PortRefusal {
+    /// Its stable code.
+    #[must_use]
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::NoPorts => Code::TUNNEL_KIND,
+            _ => Code::PORT_REFUSED,
+        }
+    }
+}
+
+/// Where ports are opened.
+#[derive(Clone, Debug)]
+pub(crate) struct PortSettings {
+    /// The address that they stand on.
+    pub(crate) bind: IpAddr,
+    /// The ports that may be opened.
+    pub(crate) ranges: PortRanges,
+    /// What visitors call this machine.
+    pub(crate) host: String,
+}
+
+/// What serves the visitors of all ports.
+pub(crate) struct Opener {
+    pub(crate) door: Arc<TcpDoor>,
+    pub(crate) counted: Counted,
+    pub(crate) workers: Vec<Handle>,
+    /// Owner of the listeners.
+    pub(crate) doors: Tasks,
+    /// Owner of the visitors.
+    pub(crate) streams: Tasks,
+}
+
+/// The open ports.
+pub(crate) struct Ports {
+    settings: PortSettings,
+    opener: Opener,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    names: HashMap<TunnelName, Port>,
+    taken: HashMap<NonZeroU16, TunnelName>,
+}
+
+struct Port {
+    number: NonZeroU16,
+    /// Claims whose tunnels are not in the registry yet.
+    pending: u32,
+    open: CancellationToken,
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.open.cancel();
+    }
+}
+
+impl Ports {
+    pub(crate) fn new(settings: PortSettings, opener: Opener) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            opener,
+            book: Mutex::default(),
+        })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives `name` a port, open already or opened now, until
+    /// [`Ports::settle`] finds that nobody holds the name. `shared`: other
+    /// agents are behind the name.
+    ///
+    /// # Errors
+    /// See [`PortRefusal`]; nothing has changed then.
+    pub(crate) fn claim(
+        &self,
+        name: &TunnelName,
+        wanted: Option<NonZeroU16>,
+        shared: bool,
+    ) -> Result<NonZeroU16, PortRefusal> {
+        let mut book = self.book();
+        if let Some(port) = book.names.get_mut(name) {
+            if wanted.is_none_or(|wanted| wanted == port.number) {
+                port.pending += 1;
+                return Ok(port.number);
+            }
+            if shared || port.pending > 0 {
+                return Err(PortRefusal::OtherPort(port.number));
+            }
+        }
+        let ranges = &self.settings.ranges;
+        let number = match wanted {
+            _ if ranges.is_empty() => return Err(PortRefusal::NoPorts),
+            None => self.choose(&book, name)?,
+            Some(port) if !ranges.contains(port) => {
+                let ranges = ranges.clone();
+                return Err(PortRefusal::OutOfRange { port, ranges });
+            }
+            Some(port) if book.taken.contains_key(&port) => return Err(PortRefusal::Taken(port)),
+            Some(port) => self
+                .open(name, port)
+                .map(|open| (port, open))
+                .map_err(|error| PortRefusal::System(port, error))?,
+        };
+        let (number, open) = number;
+        book.close(name);
+        book.taken.insert(number, name.clone());
+        let port = Port {
+            number,
+            pending: 1,
+            open,
+        };
+        book.names.insert(name.clone(), port);
+        self.count(&book);
+        Ok(number)
+    }
+
+    /// The same port for the same name, as far as it is free.
+    fn choose(
+        &self,
+        book: &Book,
+        name: &TunnelName,
+    ) -> Result<(NonZeroU16, CancellationToken), PortRefusal> {
+        let ranges = &self.settings.ranges;
+        let (count, first) = (ranges.len(), start(name));
+        let all = (0..count).filter_map(|step| ranges.nth(first.wrapping_add(step) % count));
+        let free = all.filter(|port| !book.taken.contains_key(port));
+        let mut last = None;
+        for port in free.take(MAX_TRIES) {
+            match self.open(name, port) {
+                Ok(open) => return Ok((port, open)),
+                Err(error) => last = Some(PortRefusal::System(port, error)),
+            }
+        }
+        Err(last.unwrap_or_else(|| PortRefusal::NoneFree(ranges.clone())))
+    }
+
+    fn open(&self, name: &TunnelName, port: NonZeroU16) -> io::Result<CancellationToken> {
+        let address = SocketAddr::new(self.settings.bind, port.get());
+        let opener = &self.opener;
+        let listeners = listen::bind(address, opener.workers.len())?;
+        let open = opener.doors.stopping().child_token();
+        for (listener, worker) in listeners.into_iter().zip(&opener.workers) {
+            let (door, name) = (Arc::clone(&opener.door), name.clone());
+            let (streams, counted) = (opener.streams.clone(), opener.counted.clone());
+            let open = open.clone();
+            opener.doors.spawn_on(worker, async move {
+                let serve = |socket, peer| Arc::clone(&door).serve(socket, peer, name.clone());
+                if let Err(error) = listen::accept(listener, counted, &open, &streams, serve).await
+                {
+                    tracing::error!(code = %Code::DOOR_LOST, %error, %port, "a port has closed");
+                }
+            });
+        }
+        tracing::info!(%port, %name, "port is open");
+        Ok(open)
+    }
+
+    /// The claim is in the registry now, or was refused there: closes the port
+    /// when nobody `keeps` the name.
+    pub(crate) fn settle(&self, name: &TunnelName, keeps: impl Fn(&TunnelName) -> bool) {
+        let mut book = self.book();
+        if let Some(port) = book.names.get_mut(name) {
+            port.pending = port.pending.saturating_sub(1);
+        }
+        book.close_unless(name, keeps);
+        self.count(&book);
+    }
+
+    fn count(&self, book: &Book) {
+        let ports = &self.opener.counted.metrics.tcp.ports;
+        ports.set(book.names.len());
+    }
+
+    /// A tunnel was closed: so is its port, unless somebody `keeps` the name.
+    pub(crate) fn closed(&self, name: &TunnelName, keeps: impl Fn(&TunnelName) -> bool) {
+        let mut book = self.book();
+        book.close_unless(name, keeps);
+        self.count(&book);
+    }
+
+    /// Closes the ports of all names that nobody `keeps`.
+    pub(crate) fn sweep(&self, keeps: impl Fn(&TunnelName) -> bool) {
+        let mut book = self.book();
+        let names: Vec<_> = book.names.keys().cloned().collect();
+        for name in names {
+            book.close_unless(&name, &keeps);
+        }
+        self.count(&book);
+    }
+
+    /// Where visitors find a tunnel with this port.
+    pub(crate) fn url(&self, port: NonZeroU16) -> String {
+        format!("tcp://{}:{port}", self.settings.host)
+    }
+}
+
+impl Book {
+    fn close_unless(&mut self, name: &TunnelName, keeps: impl Fn(&TunnelName) -> bool) {
+        let settled = self.names.get(name).is_some_and(|port| port.pending == 0);
+        if settled && !keeps(name) {
+            self.close(name);
+        }
+    }
+
+    fn close(&mut self, name: &TunnelName) {
+        if let Some(port) = self.names.remove(name) {
+            self.taken.remove(&port.number);
+            tracing::info!(port = %port.number, %name, "port is closed");
+        }
+    }
+}
+
+/// FNV-1a: any spread will do, but the same in every run.
+fn start(name: &TunnelName) -> usize {
+    let bytes = name.as_str().bytes();
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from(hash >> 32).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! The TCP door: bytes of a public port to a tunnel and back.
+//!
+//! A visitor's stream begins before its first byte, because many services
+//! speak first. Until an agent has taken the stream, what the visitor sends is
+//! kept, so that it can go to another agent; after that it is bytes both ways
+//! until both directions have ended. An end that is not in order is a reset on
+//! both sides, never a clean one.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_link::tasks::Tasks;
+use adit_link::{Stream, StreamError};
+use adit_model::TunnelName;
+use adit_wire::{Delivered, ResetReason, TunnelKind};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::backend::{Backend, BackendId, Serving};
+use crate::carry::{Broken, Carry};
+use crate::limits::Limits;
+use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
+use crate::registry::{Picked, Registry};
+use crate::visitor::Visitor;
+
+/// Most backends that one visitor is tried on.
+const MAX_TRIES: usize = 4;
+/// How long a visitor waits for an agent that is on its way back.
+const WAIT_TIME: Duration = Duration::from_secs(5);
+/// Most bytes that are kept of a visitor whose stream is not taken yet.
+const LEAD: usize = 16 * 1024;
+
+/// What all TCP ports share.
+pub(crate) struct TcpDoor {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// One for each visitor of any door.
+    pub(crate) places: Arc<Semaphore>,
+    /// Owner of channels on their way home.
+    pub(crate) tasks: Tasks,
+}
+
+/// How a try to begin a stream ended.
+enum Begun {
+    Taken(Carry),
+    /// Nothing was delivered: another backend may be tried.
+    Elsewhere,
+    /// Something was delivered, or the visitor is gone.
+    Over,
+}
+
+impl TcpDoor {
+    /// Serves a visitor of the port that belongs to `name`.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        name: TunnelName,
+    ) {
+        // Whatever ends this early is no orderly end for the visitor.
+        let mut visitor = Visitor::new(socket);
+        visitor.busy = true;
+        let Ok(_place) = self.places.try_acquire() else {
+            return self.metrics.limits.refused.of(LimitRefusal::Full).add(1);
+        };
+        let now = Instant::now().into_std();
+        let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
+            return;
+        };
+        // Boxed: who waits for an agent should not hold room for all that
+        // comes after, nor the other way round.
+        let Some((backend, carry)) = Box::pin(self.begin(&mut visitor, peer, &name)).await else {
+            return;
+        };
+        let _serving = Serving::begin(&backend);
+        self.carry(&mut visitor, &backend, carry).await;
+    }
+
+    /// Finds a backend that takes the stream.
+    async fn begin(
+        &self,
+        visitor: &mut Visitor,
+        peer: SocketAddr,
+        name: &TunnelName,
+    ) -> Option<(Arc<Backend>, Carry)> {
+        let (mut lead, mut tried) = (Vec::new(), Vec::new());
+        while tried.len() < MAX_TRIES {
+            let backend = self.pick(name, &tried).await?;
+            tried.push(backend.id());
+            let alone = !self.registry.has_other(name, &tried);
+            let stream = match backend.open(peer, alone).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.failed(&backend, &error);
+                    continue;
+                }
+            };
+            match self.offer(visitor, stream, &mut lead, &backend).await {
+                Begun::Taken(carry) => return Some((backend, carry)),
+                Begun::Elsewhere => {}
+                Begun::Over => return None,
+            }
+        }
+        None
+    }
+
+    /// The next backend; waits for the first one, when the name is kept for an
+    /// agent that lost its link.
+    async fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Option<Arc<Backend>> {
+        let until = Instant::now() + WAIT_TIME;
+        loop {
+            let mut opened = pin!(self.registry.next_opened());
+            opened.as_mut().enable();
+            match self.registry.pick(TunnelKind::Tcp, name, tried) {
+                Picked::Backend(backend) => return Some(backend),
+                Picked::Empty if tried.is_empty() => {
+                    timeout_at(until, opened).await.ok()?;
+                }
+                Picked::Empty | Picked::Unknown => return None,
+            }
+        }
+    }
+
+    /// Waits until the backend has taken the stream; what the visitor sends
+    /// meanwhile goes along, and stays in `lead`.
+    async fn offer(
+        &self,
+        visitor: &mut Visitor,
+        stream: Stream,
+        lead: &mut Vec<u8>,
+        backend: &Backend,
+    ) -> Begun {
+        let mut offer = Offer { stream, given: 0 };
+        match poll_fn(|cx| offer.poll(cx, visitor, lead)).await {
+            Ok(()) => {
+                let mut carry = Carry::new(offer.stream);
+                carry.received = lead.len() as u64;
+                *lead = Vec::new();
+                Begun::Taken(carry)
+            }
+            Err(None) => {
+                offer.stream.reset(ResetReason::Cancelled, Delivered::Some);
+                Begun::Over
+            }
+            Err(Some(error)) => {
+                self.failed(backend, &error);
+                match error {
+                    StreamError::Reset {
+                        delivered: Delivered::None,
+                        ..
+                    } => Begun::Elsewhere,
+                    // Not one byte went out that could have been delivered.
+                    StreamError::Unanswered | StreamError::Truncated | StreamError::Io(_)
+                        if lead.is_empty() =>
+                    {
+                        Begun::Elsewhere
+                    }
+                    _ => Begun::Over,
+                }
+            }
+        }
+    }
+
+    fn failed(&self, backend: &Backend, error: &impl std::fmt::Display) {
+        backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+        let failures = &self.metrics.tcp.backend_failures;
+        failures.of(BackendFailure::Unreachable).add(1);
+        tracing::info!(backend = %backend.label(), %error, "backend did not take a stream");
+    }
+
+    /// Bytes both ways.
+    async fn carry(&self, visitor: &mut Visitor, backend: &Backend, mut carry: Carry) {
+        let metrics = &self.metrics.tcp;
+        metrics.streams.add(1);
+        let _open = metrics.open.hold();
+        let mut told = (0, 0);
+        let end = poll_fn(|cx| {
+            let end = carry.poll(cx, visitor);
+            // A stream may last for days: it is counted as it goes.
+            let (received, sent) = (carry.received - told.0, carry.sent - told.1);
+            if received + sent > 0 {
+                told = (carry.received, carry.sent);
+                backend.traffic.moved(received, sent);
+                metrics.bytes.of(Direction::In).add(received);
+                metrics.bytes.of(Direction::Out).add(sent);
+            }
+            end
+        })
+        .await;
+        match end {
+            Ok(()) => {
+                visitor.busy = false;
+                carry.into_stream().retire(&self.tasks);
+            }
+            Err(broken) => {
+                if broken == Broken::Backend {
+                    backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+                    metrics.backend_failures.of(BackendFailure::Cut).add(1);
+                }
+                let stream = carry.into_stream();
+                stream.reset(ResetReason::Cancelled, Delivered::Some);
+            }
+        }
+    }
+}
+
+/// A stream that is not taken yet.
+struct Offer {
+    stream: Stream,
+    /// How much of the lead this stream has.
+    given: usize,
+}
+
+impl Offer {
+    /// Ready when the stream is taken; the error is `None` when the visitor
+    /// has gone.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        visitor: &mut Visitor,
+        lead: &mut Vec<u8>,
+    ) -> Poll<Result<(), Option<StreamError>>> {
+        loop {
+            let unsent = lead.get(self.given..).unwrap_or_default();
+            self.given += self.stream.write(unsent).map_err(Some)?;
+            // A socket that takes nothing now is asked again when it does.
+            if let Poll::Ready(sent) = self.stream.poll_flush(cx) {
+                sent.map_err(Some)?;
+            }
+            let found = self.stream.poll_fill(cx);
+            if let Poll::Ready(Err(error)) = found {
+                return Poll::Ready(Err(Some(error)));
+            }
+            if self.stream.accepted() && self.given == lead.len() {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.poll_lead(cx, visitor, lead)? {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads what the visitor says first; whether there was something.
+    fn poll_lead(
+        &self,
+        cx: &mut Context<'_>,
+        visitor: &mut Visitor,
+        lead: &mut Vec<u8>,
+    ) -> Result<bool, Option<StreamError>> {
+        if visitor.ended || lead.len() >= LEAD {
+            return Ok(false);
+        }
+        match visitor.poll_readable(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Err(None),
+            Poll::Pending => return Ok(false),
+        }
+        let before = lead.len();
+        lead.resize(LEAD, 0);
+        let read = visitor.poll_read(cx, lead.get_mut(before..).unwrap_or_default());
+        let count = match &read {
+            Poll::Ready(Ok(count)) => *count,
+            _ => 0,
+        };
+        lead.truncate(before + count);
+        match read {
+            Poll::Ready(Ok(_)) => Ok(count > 0),
+            Poll::Ready(Err(_)) => Err(None),
+            Poll::Pending => Ok(false),
+        }
+    }
+}
