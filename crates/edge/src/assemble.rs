@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Policy, SystemClock};
+use crate::announced::Balancers;
 use crate::api::ApiDoor;
 use crate::config::{self, EdgeConfig};
 use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
@@ -142,6 +143,7 @@ impl Visitors {
             limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&ground.metrics),
             places: Arc::clone(&self.places),
+            balancers: balancers(config),
             tasks: ground.streams.clone(),
         };
         Ports::new(port_settings(config), ground.opener(door))
@@ -163,6 +165,7 @@ impl Visitors {
             limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&ground.metrics),
             places: Arc::clone(&self.places),
+            balancers: balancers(config),
             passwords: Arc::new(auth::PasswordCache::new()?),
             stats: Arc::new(stats),
             log: log.transpose().map_err(StartError::Worker)?,
@@ -322,6 +325,10 @@ fn registry_rules(config: &EdgeConfig) -> RegistryRules {
             .filter_map(|route| exclusive(&route.route))
             .collect::<HashSet<_>>(),
     }
+}
+
+fn balancers(config: &EdgeConfig) -> Balancers {
+    Balancers::new(config.doors.proxy_protocol.clone())
 }
 
 fn port_settings(config: &EdgeConfig) -> PortSettings {

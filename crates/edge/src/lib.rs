@@ -10,6 +10,7 @@
 //! a visitor is told by the HTTP door itself names nothing of this product.
 
 pub mod admission;
+mod announced;
 pub mod api;
 mod assemble;
 pub mod auth;

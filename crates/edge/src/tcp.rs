@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::announced::Balancers;
 use crate::backend::{Backend, BackendId, Serving};
 use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
@@ -43,6 +44,7 @@ pub(crate) struct TcpDoor {
     pub(crate) metrics: Arc<Metrics>,
     /// One for each visitor of any door.
     pub(crate) places: Arc<Semaphore>,
+    pub(crate) balancers: Balancers,
     /// Owner of channels on their way home.
     pub(crate) tasks: Tasks,
 }
@@ -60,16 +62,19 @@ impl TcpDoor {
     /// Serves a visitor of the port that belongs to `name`.
     pub(crate) async fn serve(
         self: Arc<Self>,
-        socket: TcpStream,
+        mut socket: TcpStream,
         peer: SocketAddr,
         name: TunnelName,
     ) {
-        // Whatever ends this early is no orderly end for the visitor.
-        let mut visitor = Visitor::new(socket);
-        visitor.busy = true;
         let Ok(_place) = self.places.try_acquire() else {
             return self.metrics.limits.refused.of(LimitRefusal::Full).add(1);
         };
+        let Some(peer) = self.balancers.visitor(&mut socket, peer).await else {
+            return;
+        };
+        // Whatever ends this early is no orderly end for the visitor.
+        let mut visitor = Visitor::new(socket);
+        visitor.busy = true;
         let now = Instant::now().into_std();
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;

@@ -82,7 +82,15 @@ pub static DOORS: SectionSpec = SectionSpec {
     name: "doors",
     repeated: false,
     help: "Where the edge listens. Port 0 takes a free one.",
-    keys: &[&HTTP, &LINK_DOOR, &API, &TCP_PORTS, &TCP_BIND, &TRUSTED],
+    keys: &[
+        &HTTP,
+        &LINK_DOOR,
+        &API,
+        &TCP_PORTS,
+        &TCP_BIND,
+        &PROXY_PROTOCOL,
+        &TRUSTED,
+    ],
 };
 
 pub(super) static HTTP: Key<Address> = Key::or(
@@ -122,6 +130,16 @@ pub(super) static TCP_BIND: Key<Parsed<IpAddr>> = Key::or(
     },
     "\"127.0.0.1\"",
     "Where those ports stand: `0.0.0.0` or `::` for everybody.",
+);
+pub(super) static PROXY_PROTOCOL: Key<ListOf<Parsed<IpNet>>> = Key::or(
+    "proxy_protocol",
+    ListOf(Parsed {
+        wanted: "an address or network (CIDR)",
+        example: "10.0.0.5",
+        parse: network,
+    }),
+    "[]",
+    "Load balancers whose connections to the HTTP door and to TCP ports each begin with a PROXY protocol header (version 1 or 2) that names the visitor.",
 );
 pub(super) static TRUSTED: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "trusted_proxies",

@@ -82,6 +82,8 @@ pub struct Doors {
     pub tcp_ports: PortRanges,
     /// Where those ports stand.
     pub tcp_bind: IpAddr,
+    /// Load balancers whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Proxies whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
 }

@@ -102,6 +102,7 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         api: api?,
         tcp_ports: section.get(&keys::TCP_PORTS)?,
         tcp_bind: section.get(&keys::TCP_BIND)?,
+        proxy_protocol: section.get(&keys::PROXY_PROTOCOL)?,
         trusted_proxies: section.get(&keys::TRUSTED)?,
     })
 }

@@ -58,6 +58,7 @@ use self::idle::{Budget, IdleStreams};
 pub use self::record::Record;
 use self::record::RequestId;
 pub use self::server::serve_connection;
+use crate::announced::Balancers;
 use crate::backend::{Backend, BackendId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -206,6 +207,8 @@ pub struct DoorParts {
     pub metrics: Arc<Metrics>,
     /// One for each visitor's connection that may be open.
     pub places: Arc<Semaphore>,
+    /// Who announces visitors.
+    pub(crate) balancers: Balancers,
     /// Passwords of routes and tunnels.
     pub passwords: Arc<dyn Passwords>,
     /// The signed statistics.

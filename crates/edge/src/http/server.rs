@@ -103,7 +103,7 @@ impl Drop for Place {
 /// `TCP_NODELAY`, from its listener: without it small answers may wait for
 /// acknowledgements.
 pub async fn serve_connection(
-    socket: TcpStream,
+    mut socket: TcpStream,
     peer: SocketAddr,
     door: Arc<HttpDoor>,
     stop: CancellationToken,
@@ -111,6 +111,9 @@ pub async fn serve_connection(
     let Some(place) = Place::take(&door) else {
         let refused = &door.parts.metrics.limits.refused;
         return refused.of(LimitRefusal::Full).add(1);
+    };
+    let Some(peer) = door.parts.balancers.visitor(&mut socket, peer).await else {
+        return;
     };
     let visitor = Visitor::new(socket);
     let now = Instant::now().into_std();

@@ -6,6 +6,7 @@ use adit_link::workers::Workers;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::announced::Balancers;
 use crate::limits::{LimitSettings, Limits};
 use crate::metrics::{Door, Metrics};
 use crate::registry::{Registry, RegistryRules};
@@ -44,6 +45,7 @@ fn world(ranges: &[NonZeroU16]) -> World {
         limits: Limits::new(LimitSettings::default(), Arc::clone(&metrics), now),
         metrics: Arc::clone(&metrics),
         places: Arc::new(Semaphore::new(10)),
+        balancers: Balancers::default(),
         tasks: tasks.clone(),
     };
     let opener = Opener {

@@ -252,6 +252,7 @@ impl World {
             limits: Limits::new(limits, Arc::clone(&metrics), now),
             metrics,
             places: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            balancers: Balancers::default(),
             passwords: Arc::clone(&passwords) as Arc<dyn Passwords>,
             stats: Arc::new(FakeStats),
             log: None,

@@ -378,3 +378,28 @@ async fn a_route_without_its_agents_is_known() {
     assert_eq!(status(&answer), 503);
     assert!(answer.contains("Retry-After: "), "{answer}");
 }
+
+#[tokio::test]
+async fn a_balancer_announces_its_visitors() {
+    let from_here = |parts: &mut DoorParts| {
+        parts.balancers = Balancers::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    };
+    let (limits, options) = (LimitSettings::default(), RouteOptions::default());
+    let world = World::with(plain, from_here, limits, options).await;
+    let mut guest = world.visit().await;
+    guest
+        .send("PROXY TCP4 192.0.2.7 127.0.0.1 4660 80\r\n")
+        .await;
+    guest.get("/").await;
+    assert_eq!(status(&guest.answer().await), 200);
+    let seen = world.seen.text();
+    assert!(seen.contains("X-Forwarded-For: 192.0.2.7\r\n"), "{seen}");
+    // A visitor of the balancer's that it does not announce gets nothing.
+    let mut unannounced = world.visit().await;
+    unannounced.get("/").await;
+    let mut rest = Vec::new();
+    // Closed with bytes unread: an end or a reset, but no answer.
+    let _ = unannounced.socket.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
+    assert_eq!(world.seen.connections(), 1);
+}
