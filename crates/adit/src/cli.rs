@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    agents, client, completions, config, edge, explain, http, join, key, secret, server,
+    agents, client, completions, config, edge, explain, guests, http, join, key, secret, server,
 };
 use crate::{demo, terminal};
 
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Key(key::Args),
     /// List or revoke the agents of an edge
     Agents(agents::Args),
+    /// Let addresses in to tunnels that take guests only
+    Guests(guests::Args),
     /// Replace the edge's shared secret
     Secret(secret::Args),
     /// List or forget the edges that this machine has joined

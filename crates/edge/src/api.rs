@@ -1,4 +1,5 @@
-//! The API door: `GET /metrics` and `GET /_sys/health`, for this machine only.
+//! The API door: `GET /metrics`, `GET /_sys/health` and `POST /_sys/guests`, for
+//! this machine only.
 //!
 //! It has no authentication yet, so that it serves loopback alone, and checks
 //! that the `Host` is a loopback name or address: a page that a browser was led
@@ -14,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_model::TunnelName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::Limits;
 use crate::listen::code_of;
 use crate::metrics::{Door, Metrics, Phase, ProcessFacts};
+use crate::rules::Rules;
 use crate::seldom::Seldom;
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -57,6 +60,8 @@ pub struct ApiDoor {
     pub metrics: Arc<Metrics>,
     /// Asked how many addresses are banned when a page is written.
     pub limits: Arc<Limits>,
+    /// Where guests are let in.
+    pub(crate) rules: Arc<Rules>,
 }
 
 /// Serves the door until `stop`; open connections then have their deadline.
@@ -147,11 +152,40 @@ pub(crate) async fn linger(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
     Metrics,
     Health,
+    LetIn(Guest),
     Other,
+}
+
+/// Who is to be let in where, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Guest {
+    tunnel: TunnelName,
+    address: IpAddr,
+    time: Duration,
+}
+
+/// Longest time for which an address is let in: a day.
+const MAX_MINUTES: u64 = 24 * 60;
+
+/// In headers of its own: a page in a browser cannot send these to another
+/// origin without asking first, and nobody answers that question.
+fn guest(headers: &[httparse::Header<'_>]) -> Option<Guest> {
+    let one = |name: &str| {
+        let mut named = headers.iter().filter(|f| f.name.eq_ignore_ascii_case(name));
+        let only = named.next().filter(|_| named.next().is_none())?;
+        std::str::from_utf8(only.value).ok()
+    };
+    let minutes: u64 = one("x-adit-minutes")?.parse().ok()?;
+    Some(Guest {
+        tunnel: TunnelName::parse(one("x-adit-tunnel")?).ok()?,
+        address: one("x-adit-address")?.parse().ok()?,
+        time: Duration::from_secs(60 * minutes),
+    })
+    .filter(|_| (1..=MAX_MINUTES).contains(&minutes))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -197,6 +231,10 @@ fn read(bytes: &[u8]) -> Read {
         question: match (method, request.path) {
             ("GET" | "HEAD", Some("/metrics")) => Question::Metrics,
             ("GET" | "HEAD", Some("/_sys/health")) => Question::Health,
+            ("POST", Some("/_sys/guests")) => match guest(request.headers) {
+                Some(guest) => Question::LetIn(guest),
+                None => return Read::Refused(400),
+            },
             _ => Question::Other,
         },
         body: method != "HEAD",
@@ -251,6 +289,7 @@ impl Answer {
     fn to_bytes(&self) -> String {
         let reason = match self.status {
             200 => "OK",
+            409 => "Conflict",
             400 => "Bad Request",
             404 => "Not Found",
             421 => "Misdirected Request",
@@ -287,7 +326,26 @@ fn answer(question: &Question, door: &ApiDoor) -> Answer {
             }
         }
         Question::Health => health(&door.metrics),
+        Question::LetIn(guest) => let_in(guest, &door.rules),
         Question::Other => Answer::bare(404),
+    }
+}
+
+fn let_in(guest: &Guest, rules: &Rules) -> Answer {
+    let Guest {
+        tunnel,
+        address,
+        time,
+    } = guest;
+    match rules.let_in(tunnel, *address, *time, Instant::now()) {
+        Ok(()) => Answer {
+            body: "let in\n".to_owned(),
+            ..Answer::bare(200)
+        },
+        Err(error) => Answer {
+            body: format!("{error}\n"),
+            ..Answer::bare(409)
+        },
     }
 }
 

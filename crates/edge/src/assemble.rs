@@ -28,6 +28,7 @@ use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, descriptor_limit};
 use crate::ports::{Opener, PortSettings, Ports};
 use crate::registry::{Registry, RegistryRules};
+use crate::rules::Rules;
 use crate::seldom::Seldom;
 use crate::serve::{Facts, StartError};
 use crate::state::{Seen, Store};
@@ -132,6 +133,7 @@ pub fn link_address(public: Option<&str>, link: SocketAddr) -> String {
 /// What the doors of visitors share.
 struct Visitors {
     registry: Arc<Registry>,
+    rules: Arc<Rules>,
     limits: Arc<Limits>,
     places: Arc<Semaphore>,
 }
@@ -140,6 +142,7 @@ impl Visitors {
     fn ports(&self, config: &EdgeConfig, ground: &Ground) -> Arc<Ports> {
         let door = TcpDoor {
             registry: Arc::clone(&self.registry),
+            rules: Arc::clone(&self.rules),
             limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&ground.metrics),
             places: Arc::clone(&self.places),
@@ -184,7 +187,6 @@ pub(crate) fn parts(
     ground: &Ground,
 ) -> Result<Parts, StartError> {
     let metrics = Arc::clone(&ground.metrics);
-    let workers = ground.workers.len();
     let limits = Limits::new(limit_settings(config), Arc::clone(&metrics), Instant::now());
     let admission = Arc::new(Admission::new(
         admission_settings(config),
@@ -194,18 +196,17 @@ pub(crate) fn parts(
         Arc::clone(&metrics),
         Arc::new(SystemClock),
     )?);
-    let registry = Registry::new(registry_rules(config));
+    let rules = Arc::new(rules(config, Instant::now()));
+    let registry = Registry::new(registry_rules(config, Arc::clone(&rules)));
     let counters = Arc::new(Counters::default());
     let url_pattern = url_pattern(config, http_at);
     let address = link_address(config.server.public.as_deref(), link_at);
     let status = Status::new(Arc::clone(&registry), Arc::clone(&metrics));
-    let stats = sync_stats::SyncStats::new(
-        Arc::clone(&admission),
-        Arc::clone(&status) as _,
-        Arc::clone(&metrics),
-    );
+    let (told, counted) = (Arc::clone(&status) as _, Arc::clone(&metrics));
+    let stats = sync_stats::SyncStats::new(Arc::clone(&admission), told, counted);
     let visitors = Visitors {
         registry: Arc::clone(&registry),
+        rules: Arc::clone(&rules),
         limits: Arc::clone(&limits),
         places: Arc::new(Semaphore::new(connections(config))),
     };
@@ -221,14 +222,20 @@ pub(crate) fn parts(
             handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),
             counters: Arc::clone(&counters),
-            settings: link_settings(config, &url_pattern, workers),
+            settings: link_settings(config, &url_pattern, ground.workers.len()),
             next_link: AtomicU64::new(1),
         }),
         api: Arc::new(ApiDoor {
             metrics: Arc::clone(&metrics),
             limits,
+            rules: Arc::clone(&rules),
         }),
-        control: control::Control::new(Arc::clone(&admission), vec![address.clone()], status),
+        control: control::Control::new(
+            Arc::clone(&admission),
+            vec![address.clone()],
+            status,
+            Arc::clone(&rules),
+        ),
         registry,
         ports,
         admission,
@@ -311,7 +318,16 @@ fn admission_settings(config: &EdgeConfig) -> AdmissionSettings {
     AdmissionSettings { policy, pin_limits }
 }
 
-fn registry_rules(config: &EdgeConfig) -> RegistryRules {
+fn rules(config: &EdgeConfig, now: Instant) -> Rules {
+    let named = config.rules.iter().filter_map(|rule| {
+        let name = rule.name.clone()?;
+        Some((name, rule.spec.clone()))
+    });
+    let others = config.rules.iter().find(|rule| rule.name.is_none());
+    Rules::new(named, others.map(|rule| rule.spec.clone()), now)
+}
+
+fn registry_rules(config: &EdgeConfig, rules: Arc<Rules>) -> RegistryRules {
     let exclusive = |route: &Route| match &route.target {
         Target::Tunnel(name) if route.options.exclusive => Some(name.clone()),
         _ => None,
@@ -324,6 +340,7 @@ fn registry_rules(config: &EdgeConfig) -> RegistryRules {
             .iter()
             .filter_map(|route| exclusive(&route.route))
             .collect::<HashSet<_>>(),
+        rules,
     }
 }
 

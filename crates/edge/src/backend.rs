@@ -15,6 +15,8 @@ use adit_model::{ConnId, TunnelId, TunnelName};
 use adit_wire::{Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
 
+use crate::rules::Rule;
+
 /// How long an upstream may take to answer a connect.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
@@ -70,6 +72,8 @@ pub struct Tunnel {
     pub name: TunnelName,
     /// What it carries.
     pub kind: TunnelKind,
+    /// What the owner says about the name.
+    pub(crate) rule: Option<Arc<Rule>>,
     /// What the agent asked for.
     pub options: TunnelOptions,
 }
@@ -199,6 +203,11 @@ impl Backend {
             Kind::Tunnel(tunnel) => Some(tunnel),
             Kind::Upstream(_) => None,
         }
+    }
+
+    /// What the owner says about its name.
+    pub(crate) fn rule(&self) -> Option<&Arc<Rule>> {
+        self.as_tunnel()?.rule.as_ref()
     }
 
     /// The authority (`host:port`) that the service itself knows, where the

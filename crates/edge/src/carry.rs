@@ -4,10 +4,12 @@
 //! Reads go straight into the stream's own buffer, and answers are written
 //! from it. While nothing flows no buffer is held at all.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use adit_link::{Fill, Stream};
 
+use crate::rules::{Pace, Rule};
 use crate::visitor::Visitor;
 
 /// Read sizes: for keystrokes and for bulk.
@@ -27,6 +29,7 @@ pub(crate) struct Carry {
     read_size: usize,
     up_ended: bool,
     down_ended: bool,
+    pace: Option<Box<Pace>>,
     /// Bytes from the visitor.
     pub(crate) received: u64,
     /// Bytes to the visitor.
@@ -40,9 +43,16 @@ impl Carry {
             read_size: SMALL,
             up_ended: false,
             down_ended: false,
+            pace: None,
             received: 0,
             sent: 0,
         }
+    }
+
+    /// No faster than the rule allows.
+    pub(crate) fn paced(mut self, rule: Option<Arc<Rule>>) -> Self {
+        self.pace = rule.and_then(Pace::new).map(Box::new);
+        self
     }
 
     pub(crate) fn into_stream(self) -> Stream {
@@ -98,13 +108,23 @@ impl Carry {
                 Poll::Ready(Err(_)) => return Err(Broken::Visitor),
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            let room = self.stream.spare(self.read_size);
+            let most = match &mut self.pace {
+                None => self.read_size,
+                Some(pace) => match pace.poll_up(cx) {
+                    Poll::Ready(most) => most.min(self.read_size),
+                    Poll::Pending => return Ok(Poll::Pending),
+                },
+            };
+            let room = self.stream.spare(most);
             let full = room.len();
             match visitor.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => {}
                 Poll::Ready(Ok(count)) => {
                     self.read_size = if count == full { LARGE } else { SMALL };
                     self.received += count as u64;
+                    if let Some(pace) = &mut self.pace {
+                        pace.moved_up(count);
+                    }
                     self.stream.commit(count).map_err(|_| Broken::Backend)?;
                 }
                 Poll::Ready(Err(_)) => return Err(Broken::Visitor),
@@ -127,14 +147,23 @@ impl Carry {
             return Ok(Poll::Ready(()));
         }
         loop {
-            let buffer = self.stream.buffer();
+            let mut buffer = self.stream.buffer();
             if !buffer.is_empty() {
+                if let Some(pace) = &mut self.pace {
+                    let Poll::Ready(most) = pace.poll_down(cx) else {
+                        return Ok(Poll::Pending);
+                    };
+                    buffer = buffer.get(..most).unwrap_or(buffer);
+                }
                 let Poll::Ready(written) = visitor.poll_write(cx, buffer, b"") else {
                     return Ok(Poll::Pending);
                 };
                 let count = written.map_err(|_| Broken::Visitor)?;
                 self.stream.consume(count);
                 self.sent += count as u64;
+                if let Some(pace) = &mut self.pace {
+                    pace.moved_down(count);
+                }
                 continue;
             }
             match self.stream.poll_fill(cx) {

@@ -14,7 +14,7 @@ mod words;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_link::tasks::Tasks;
 use adit_model::{Code, Credential, JoinString, Psk};
@@ -28,6 +28,7 @@ pub use self::words::{AgentInfo, NewToken, Revoked};
 use self::words::{Answer, Request, agent_infos, find_agent};
 use crate::admission::{Admission, ManageError};
 use crate::api::linger;
+use crate::rules::{GuestError, Rules};
 use crate::state::StateError;
 
 /// The socket's name in the data folder.
@@ -76,6 +77,9 @@ pub enum ControlError {
     /// A table is full.
     #[error(transparent)]
     Full(#[from] crate::state::BooksFull),
+    /// Nobody could be let in.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
     /// The data folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -89,7 +93,7 @@ impl ControlError {
             Self::NotRunning(_) => Code::NO_EDGE_RUNNING,
             Self::Silent { .. } => Code::DATA_IN_USE,
             Self::NoSuchAgent(_) | Self::Ambiguous(_) => Code::NO_SUCH_AGENT,
-            Self::BadRequest(_) | Self::Full(_) => Code::USAGE,
+            Self::BadRequest(_) | Self::Full(_) | Self::Guest(_) => Code::USAGE,
             Self::Edge { code, .. } => Code::from_number(*code).unwrap_or(Code::DATA_UNREADABLE),
             Self::State(error) => error.code(),
         }
@@ -118,6 +122,7 @@ pub struct Control {
     /// `host:port` of the link door, as agents reach it.
     addresses: Vec<String>,
     status: Arc<dyn Status>,
+    rules: Arc<Rules>,
 }
 
 impl fmt::Debug for Control {
@@ -129,15 +134,17 @@ impl fmt::Debug for Control {
 impl Control {
     /// Answers for one edge. `addresses` go into join strings.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         admission: Arc<Admission>,
         addresses: Vec<String>,
         status: Arc<dyn Status>,
+        rules: Arc<Rules>,
     ) -> Arc<Self> {
         Arc::new(Self {
             admission,
             addresses,
             status,
+            rules,
         })
     }
 
@@ -182,6 +189,18 @@ impl Control {
             Request::Rotate => Answer::Join {
                 join: shared(self.admission.rotate_secret().await?),
             },
+            Request::LetIn(guest) => {
+                let time = Duration::from_secs(guest.seconds);
+                let name = guest.name()?;
+                self.rules
+                    .let_in(&name, guest.address, time, Instant::now())?;
+                Answer::Guest { changed: true }
+            }
+            Request::ShutOut(guest) => {
+                let name = guest.name()?;
+                let changed = self.rules.shut_out(&name, guest.address, Instant::now())?;
+                Answer::Guest { changed }
+            }
             Request::Status => Answer::Status {
                 status: self.status.status(),
             },

@@ -27,6 +27,7 @@ pub mod listen;
 pub mod metrics;
 mod ports;
 pub mod registry;
+pub mod rules;
 pub mod seldom;
 pub mod serve;
 pub mod state;

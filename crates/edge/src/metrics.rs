@@ -22,6 +22,7 @@ pub use self::labels::{
 use self::page::Page;
 pub use self::process::ProcessFacts;
 pub(crate) use self::process::descriptor_limit;
+use crate::rules::Refused;
 
 /// All doors.
 #[derive(Debug, Default)]
@@ -114,6 +115,8 @@ pub struct LinkMetrics {
 pub struct LimitMetrics {
     /// Connections and requests turned away.
     pub refused: Family<LimitRefusal>,
+    /// Visitors turned away by the owner's rules for tunnels.
+    pub by_rule: Family<Refused>,
     /// Bans spoken.
     pub bans: Counter,
     /// Addresses remembered; set before a page is written.
@@ -360,6 +363,8 @@ impl LimitMetrics {
     fn render(&self, page: &mut Page) {
         let help = "Connections and requests turned away by a limit.";
         page.family("adit_limit_refusals_total", help, &self.refused);
+        let help = "Visitors turned away by the owner's rules for tunnels.";
+        page.family("adit_tunnel_refusals_total", help, &self.by_rule);
         page.counter("adit_bans_total", "Bans spoken.", &self.bans);
         let help = "Addresses remembered by the limits.";
         page.gauge("adit_limit_addresses", help, &self.addresses);

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
+use crate::rules::Rules;
 
 /// Why a tunnel was not opened. The agent learns the first as "taken",
 /// whoever holds the name.
@@ -37,6 +38,9 @@ pub enum TunnelRefusal {
     /// The link has a tunnel of this name open.
     #[error("link has a tunnel of this name")]
     NameInUse,
+    /// The owner allows no more agents behind the name.
+    #[error("the name has as many agents as the edge's owner allows ({0})")]
+    TooManyAgents(u32),
     /// The name is in use for tunnels of another kind.
     #[error("the name is in use for another kind of tunnel")]
     OtherKind,
@@ -88,6 +92,8 @@ pub struct RegistryRules {
     pub max_tunnels: usize,
     /// Names that one agent at a time may serve, whatever it asks for.
     pub exclusive: HashSet<TunnelName>,
+    /// What the owner says about tunnels.
+    pub(crate) rules: Arc<Rules>,
 }
 
 struct LinkEntry {
@@ -228,7 +234,11 @@ impl Registry {
             instance: facts.instance,
             owner: entry.owner,
         };
-        let exclusive = open.exclusive || inner.rules.exclusive.contains(&open.name);
+        let rule = inner.rules.rules.of(&open.name, now);
+        let most = rule.as_ref().map_or(0, |rule| rule.spec().max_agents);
+        inner.has_room(&holder, &open.name, most)?;
+        // One at a time: the newest process of an identity takes over.
+        let exclusive = open.exclusive || most == 1 || inner.rules.exclusive.contains(&open.name);
         let claim = inner.leases.claim(&open.name, holder, exclusive, now);
         let claim = claim.map_err(|refused| match refused {
             ClaimRefused::TooMany => TunnelRefusal::TooMany,
@@ -247,6 +257,7 @@ impl Registry {
             tunnel: open.tunnel,
             name: open.name.clone(),
             kind: open.kind,
+            rule,
             options,
         };
         let backend = Arc::new(Backend::tunnel(tunnel));
@@ -423,6 +434,20 @@ impl Inner {
             return Err(TunnelRefusal::OtherKind);
         }
         Ok(entry)
+    }
+
+    /// Whether another agent may stand behind the name.
+    fn has_room(&self, holder: &Holder, name: &TunnelName, most: u32) -> Result<(), TunnelRefusal> {
+        let others: HashSet<_> = self
+            .leases
+            .holders(name)
+            .map(|(other, _)| other.identity)
+            .filter(|identity| *identity != holder.identity)
+            .collect();
+        if most > 0 && others.len() >= most as usize {
+            return Err(TunnelRefusal::TooManyAgents(most));
+        }
+        Ok(())
     }
 
     fn remove_backend(&mut self, name: &TunnelName, backend: BackendId) {

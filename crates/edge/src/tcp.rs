@@ -28,6 +28,7 @@ use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
 use crate::registry::{Picked, Registry};
+use crate::rules::Rules;
 use crate::visitor::Visitor;
 
 /// Most backends that one visitor is tried on.
@@ -40,6 +41,7 @@ const LEAD: usize = 16 * 1024;
 /// What all TCP ports share.
 pub(crate) struct TcpDoor {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
     /// One for each visitor of any door.
@@ -79,13 +81,22 @@ impl TcpDoor {
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;
         };
+        let rule = self.rules.of(&name, now);
+        let entered = rule.as_ref().map(|rule| rule.enter(peer.ip(), now));
+        let _visit = match entered.transpose() {
+            Ok(visit) => visit,
+            Err(refused) => {
+                tracing::info!(%peer, %name, %refused, "visitor was turned away");
+                return self.metrics.limits.by_rule.of(refused).add(1);
+            }
+        };
         // Boxed: who waits for an agent should not hold room for all that
         // comes after, nor the other way round.
         let Some((backend, carry)) = Box::pin(self.begin(&mut visitor, peer, &name)).await else {
             return;
         };
         let _serving = Serving::begin(&backend);
-        self.carry(&mut visitor, &backend, carry).await;
+        self.carry(&mut visitor, &backend, carry.paced(rule)).await;
     }
 
     /// Finds a backend that takes the stream.

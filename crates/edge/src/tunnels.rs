@@ -90,7 +90,8 @@ impl Context<'_> {
             ),
             twice @ (TunnelRefusal::NumberInUse
             | TunnelRefusal::NameInUse
-            | TunnelRefusal::OtherKind) => (Code::TUNNEL_REFUSED, twice.to_string()),
+            | TunnelRefusal::OtherKind
+            | TunnelRefusal::TooManyAgents(_)) => (Code::TUNNEL_REFUSED, twice.to_string()),
             other => (Code::TOO_MANY_TUNNELS, other.to_string()),
         })
     }

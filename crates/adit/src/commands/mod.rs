@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod edge;
 pub(crate) mod explain;
+pub(crate) mod guests;
 pub(crate) mod http;
 pub(crate) mod join;
 pub(crate) mod key;
@@ -31,6 +32,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Agents(args) => agents::run(&args),
+        Command::Guests(args) => guests::run(&args),
         Command::Secret(args) => secret::run(&args),
         Command::Edge(args) => edge::run(&args),
         Command::Explain(args) => explain::run(&args),

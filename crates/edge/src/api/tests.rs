@@ -1,11 +1,23 @@
 use super::*;
 use crate::limits::LimitSettings;
+use crate::rules::RuleSpec;
 
 struct World {
+    rules: Arc<Rules>,
     address: SocketAddr,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     serving: JoinSet<Result<(), ApiError>>,
+}
+
+/// One tunnel for guests.
+fn rules() -> Arc<Rules> {
+    let guests_only = RuleSpec {
+        guests_only: true,
+        ..RuleSpec::default()
+    };
+    let ssh = TunnelName::parse("ssh").unwrap();
+    Arc::new(Rules::new([(ssh, guests_only)], None, Instant::now()))
 }
 
 async fn world() -> World {
@@ -23,14 +35,17 @@ async fn world() -> World {
         Duration::from_secs(60),
         Instant::now(),
     );
+    let rules = rules();
     let door = Arc::new(ApiDoor {
         metrics: Arc::clone(&metrics),
         limits,
+        rules: Arc::clone(&rules),
     });
     let stop = CancellationToken::new();
     let mut serving = JoinSet::new();
     serving.spawn(serve(listener, door, stop.clone()));
     World {
+        rules,
         address,
         metrics,
         stop,
@@ -82,6 +97,48 @@ async fn a_head_is_answered_as_its_get_without_the_body() {
         let empty = answer.contains("\r\nContent-Length: 0\r\n");
         assert_eq!(empty, expected == "404", "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_guest_is_let_in_by_headers_of_its_own() {
+    let world = world().await;
+    let post =
+        |headers: &str| format!("POST /_sys/guests HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    let of = |tunnel: &str, address: &str, minutes: &str| {
+        post(&format!(
+            "X-Adit-Tunnel: {tunnel}\r\nX-Adit-Address: {address}\r\nX-Adit-Minutes: {minutes}\r\n"
+        ))
+    };
+    let ssh = TunnelName::parse("ssh").unwrap();
+    let enter = || {
+        let rule = world.rules.of(&ssh, Instant::now()).unwrap();
+        rule.enter("192.0.2.7".parse().unwrap(), Instant::now())
+    };
+    let bad = [
+        post(""),
+        // What a form of a strange page could send.
+        "POST /_sys/guests?tunnel=ssh&address=192.0.2.7&minutes=5 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
+        of("ssh", "192.0.2.7", "0"),
+        of("ssh", "192.0.2.7", "1441"),
+        of("ssh", "192.0.2.0/24", "5"),
+        of("no name", "192.0.2.7", "5"),
+    ];
+    for request in &bad {
+        let answer = ask(&world, request).await;
+        assert!(["400", "404"].contains(&status(&answer)), "{request}");
+    }
+    assert!(enter().is_err());
+    let strange = of("ssh", "192.0.2.7", "5").replace("localhost", "evil.example");
+    assert_eq!(status(&ask(&world, &strange).await), "421");
+    let open = ask(&world, &of("app", "192.0.2.7", "5")).await;
+    assert_eq!(status(&open), "409");
+    assert!(open.contains("guests_only"), "{open}");
+    assert!(enter().is_err());
+    assert_eq!(
+        status(&ask(&world, &of("ssh", "192.0.2.7", "5")).await),
+        "200"
+    );
+    assert!(enter().is_ok());
 }
 
 #[tokio::test]
@@ -179,7 +236,11 @@ async fn the_door_does_not_stand_where_others_reach_it() {
         Arc::clone(&metrics),
         Instant::now(),
     );
-    let door = Arc::new(ApiDoor { metrics, limits });
+    let door = Arc::new(ApiDoor {
+        metrics,
+        limits,
+        rules: rules(),
+    });
     let refused = serve(listener, door, CancellationToken::new()).await;
     assert!(matches!(refused, Err(ApiError::NotLoopback(_))));
 }

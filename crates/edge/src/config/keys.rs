@@ -14,13 +14,16 @@ use ipnet::IpNet;
 
 pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
+pub use super::rule::TUNNEL;
 use super::{KeyPolicy, PinPolicy, PublicUrl};
 
 /// The whole file.
 pub static SPEC: Spec = Spec {
     title: "server.toml",
     help: "What `adit server --config server.toml` reads. Every table and key may be left out.",
-    sections: &[&SERVER, &DOORS, &ADMISSION, &LINK, &LIMITS, &LOG, &ROUTE],
+    sections: &[
+        &SERVER, &DOORS, &ADMISSION, &LINK, &LIMITS, &LOG, &ROUTE, &TUNNEL,
+    ],
 };
 
 /// `[server]`.
@@ -416,7 +419,7 @@ fn host_header(text: &str) -> Result<String, String> {
         .map_err(|why| why.to_string())
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));

@@ -10,6 +10,7 @@ pub mod keys;
 mod limit_keys;
 mod read;
 mod route;
+mod rule;
 mod url;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ mod tests;
 
 pub use self::auth::{BasicAuth, Password};
 pub use self::route::RouteConfig;
+pub use self::rule::TunnelRule;
 pub use self::url::PublicUrl;
 
 /// The complete example that `adit config example server` prints.
@@ -48,6 +50,8 @@ pub struct EdgeConfig {
     pub log: Log,
     /// `[[route]]`, no two for the same host and path.
     pub routes: Vec<RouteConfig>,
+    /// `[[tunnel]]`, no two for the same name.
+    pub rules: Vec<TunnelRule>,
 }
 
 /// `[server]`.

@@ -11,6 +11,7 @@ use adit_config::{
 use adit_model::{Code, Psk, SecretError};
 
 use super::route::routes;
+use super::rule::rules;
 use super::{Admission, Doors, EdgeConfig, KeyPolicy, Limits, Link, Log, Server, keys, limit_keys};
 
 pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
@@ -23,6 +24,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let limits = limits(&document.section(&keys::LIMITS));
     let log = log(&document.section(&keys::LOG));
     let routes = routes(&document, limits.as_ref());
+    let rules = rules(&document);
     let config = (|| {
         Some(EdgeConfig {
             server: server?,
@@ -32,6 +34,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
             limits: limits?,
             log: log?,
             routes: routes?,
+            rules: rules?,
         })
     })();
     document.finish(config)

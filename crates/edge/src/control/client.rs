@@ -5,14 +5,15 @@
 //! edge would do; so the same commands work before the first start.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use adit_model::{Credential, JoinString, Pin, Psk};
+use adit_model::{Credential, JoinString, Pin, Psk, TunnelName};
 
-use super::words::{Answer, Line, Request, TokenWords, agent_infos, find_agent};
+use super::words::{Answer, GuestWords, Line, Request, TokenWords, agent_infos, find_agent};
 use super::{AgentInfo, ControlError, NewToken, Revoked, SOCKET};
 use crate::admission::{TokenWish, make_token};
 use crate::state::folder::{open_folder, short_path};
@@ -209,6 +210,43 @@ impl Client {
                 let psk = store.rotate_secret()?;
                 Ok(self.join_with(store, Credential::Shared(psk)))
             }
+        }
+    }
+
+    /// Lets an address in to a tunnel for so long.
+    ///
+    /// # Errors
+    /// [`ControlError::Guest`]'s words, [`ControlError::NotRunning`] and others.
+    pub fn let_in(
+        &self,
+        tunnel: &TunnelName,
+        address: IpAddr,
+        time: Duration,
+    ) -> Result<(), ControlError> {
+        let words = GuestWords {
+            tunnel: tunnel.to_string(),
+            address,
+            seconds: time.as_secs(),
+        };
+        match self.ask(&Request::LetIn(words))? {
+            Answer::Guest { .. } => Ok(()),
+            _ => Err(self.strange()),
+        }
+    }
+
+    /// Takes that back; false when the address was not let in.
+    ///
+    /// # Errors
+    /// As [`Client::let_in`].
+    pub fn shut_out(&self, tunnel: &TunnelName, address: IpAddr) -> Result<bool, ControlError> {
+        let words = GuestWords {
+            tunnel: tunnel.to_string(),
+            address,
+            seconds: 0,
+        };
+        match self.ask(&Request::ShutOut(words))? {
+            Answer::Guest { changed } => Ok(changed),
+            _ => Err(self.strange()),
         }
     }
 

@@ -1,6 +1,5 @@
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::time::Instant;
 
 use adit_model::TunnelName;
 use tempfile::TempDir;
@@ -10,6 +9,7 @@ use super::*;
 use crate::admission::{AdmissionSettings, PinPolicy, SystemClock, TokenWish};
 use crate::limits::{LimitSettings, Limits};
 use crate::metrics::Metrics;
+use crate::rules::{RuleSpec, Rules};
 use crate::state::{AdmittedBy, Keep, Store};
 
 struct Said;
@@ -38,7 +38,18 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
     let admission = Arc::new(admission.unwrap());
     let tasks = Tasks::new();
     let addresses = vec!["edge.example.test:7400".to_owned()];
-    let control = Control::new(Arc::clone(&admission), addresses, Arc::new(Said));
+    let guests_only = RuleSpec {
+        guests_only: true,
+        ..RuleSpec::default()
+    };
+    let ssh = TunnelName::parse("ssh").unwrap();
+    let rules = Rules::new([(ssh, guests_only)], None, Instant::now());
+    let control = Control::new(
+        Arc::clone(&admission),
+        addresses,
+        Arc::new(Said),
+        Arc::new(rules),
+    );
     listen(&tasks, control).unwrap();
     World { admission, tasks }
 }
@@ -233,4 +244,28 @@ async fn nonsense_is_answered_and_bounded() {
         "{\"ok\":{\"pin\":{\"pin\":null}}}\n"
     );
     assert!(world.tasks.close(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn guests_are_let_in_and_out() {
+    let data = TempDir::new().unwrap();
+    let world = start(data.path(), AdmissionSettings::default());
+    let place = place(data.path());
+    let [ssh, app] = ["ssh", "app"].map(|name| TunnelName::parse(name).unwrap());
+    let guest = "192.0.2.7".parse().unwrap();
+    let answered = tokio::task::spawn_blocking(move || {
+        let client = Client::open(place, false).unwrap();
+        client.let_in(&ssh, guest, Duration::from_secs(60)).unwrap();
+        assert!(client.shut_out(&ssh, guest).unwrap());
+        assert!(!client.shut_out(&ssh, guest).unwrap());
+        client
+            .let_in(&app, guest, Duration::from_secs(60))
+            .unwrap_err()
+    });
+    let refused = answered.await.unwrap();
+    assert!(
+        refused.to_string().contains("guests_only = true"),
+        "{refused}"
+    );
+    world.tasks.close(Duration::from_secs(5)).await;
 }

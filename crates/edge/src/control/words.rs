@@ -1,5 +1,6 @@
 //! The words of the control socket, and what both of its sides do alike.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_model::{JoinString, PublicKey, TunnelName};
@@ -25,6 +26,24 @@ pub(super) enum Request {
     Revoke { agent: String },
     Rotate,
     Status,
+    LetIn(GuestWords),
+    ShutOut(GuestWords),
+}
+
+/// An address and a tunnel, as they are sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GuestWords {
+    pub(super) tunnel: String,
+    pub(super) address: IpAddr,
+    #[serde(default)]
+    pub(super) seconds: u64,
+}
+
+impl GuestWords {
+    pub(super) fn name(&self) -> Result<TunnelName, ControlError> {
+        let name = TunnelName::parse(&self.tunnel);
+        name.map_err(|why| ControlError::BadRequest(format!("tunnel name: {why}")))
+    }
 }
 
 /// A wish for a token as it is sent.
@@ -73,12 +92,24 @@ impl TokenWords {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Answer {
-    Pin { pin: Option<String> },
-    Join { join: String },
+    Pin {
+        pin: Option<String>,
+    },
+    Join {
+        join: String,
+    },
     Token(NewToken),
-    Agents { agents: Vec<AgentInfo> },
+    Agents {
+        agents: Vec<AgentInfo>,
+    },
     Revoked(Revoked),
-    Status { status: serde_json::Value },
+    Status {
+        status: serde_json::Value,
+    },
+    /// Whether something has changed.
+    Guest {
+        changed: bool,
+    },
 }
 
 /// The line of an answer.

@@ -28,6 +28,7 @@ use super::server::{Connection, Then};
 use crate::backend::{Backend, BackendError, Serving};
 use crate::metrics::{BackendFailure, HttpRefusal};
 use crate::registry::Picked;
+use crate::rules::{Refused, Visit};
 
 /// Most backends that one request is tried on.
 const MAX_TRIES: usize = 4;
@@ -42,6 +43,8 @@ struct Attempt {
     again: bool,
     /// The status that tells how the last backend failed.
     failure: Option<u16>,
+    /// The owner's rule let the visitor in.
+    visit: Option<Visit>,
 }
 
 /// An answer of the door's own, and what follows it.
@@ -71,6 +74,7 @@ impl Connection {
             passed: None,
             again: false,
             failure: None,
+            visit: None,
         };
         let reply = loop {
             let backend = match self.pick(work, plan) {
@@ -80,6 +84,14 @@ impl Connection {
                 }
                 _ => break self.no_backend(work, &attempt, stop),
             };
+            if attempt.visit.is_none()
+                && let Some(rule) = backend.rule()
+            {
+                match rule.enter(work.draft.client, Instant::now().into_std()) {
+                    Ok(visit) => attempt.visit = Some(visit),
+                    Err(refused) => break self.turned_away(work, refused, stop),
+                }
+            }
             if let Some(auth) = auth_of(plan, &backend)
                 && attempt.passed.as_ref() != Some(&auth)
             {
@@ -363,6 +375,23 @@ impl Connection {
             status: 404,
             extra: Extra::Nothing,
             keep_alive: false,
+        }
+    }
+
+    fn turned_away(&self, work: &mut Work, refused: Refused, stop: &CancellationToken) -> Reply {
+        let metrics = &self.door.parts.metrics;
+        metrics.limits.by_rule.of(refused).add(1);
+        metrics.http.refused.of(HttpRefusal::Limited).add(1);
+        work.draft.fault = Some(Fault::Other(refused.to_string()));
+        let (status, extra) = match refused {
+            Refused::Address | Refused::NotGuest => (403, Extra::Nothing),
+            Refused::Full => (503, Extra::RetryAfter(RETRY_SECONDS)),
+            Refused::AddressFull | Refused::TooFast => (429, Extra::RetryAfter(1)),
+        };
+        Reply {
+            status,
+            extra,
+            keep_alive: self.may_keep(work, stop),
         }
     }
 

@@ -98,6 +98,7 @@ fn reason(status: u16) -> &'static str {
         308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn every_status_has_its_words() {
         for status in [
-            200, 308, 400, 401, 404, 405, 408, 413, 414, 417, 429, 431, 502, 503, 504, 505,
+            200, 308, 400, 401, 403, 404, 405, 408, 413, 414, 417, 429, 431, 502, 503, 504, 505,
         ] {
             assert!(!reason(status).is_empty(), "{status}");
         }

@@ -10,6 +10,7 @@ use crate::announced::Balancers;
 use crate::limits::{LimitSettings, Limits};
 use crate::metrics::{Door, Metrics};
 use crate::registry::{Registry, RegistryRules};
+use crate::rules::Rules;
 
 struct World {
     ports: Arc<Ports>,
@@ -34,14 +35,17 @@ fn world(ranges: &[NonZeroU16]) -> World {
     let workers = Workers::start("test", 2).unwrap();
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new();
-    let rules = RegistryRules {
+    let rules = Arc::new(Rules::new([], None, Instant::now()));
+    let registry = RegistryRules {
         grace: Duration::from_secs(30),
         max_tunnels: 10,
         exclusive: std::collections::HashSet::new(),
+        rules: Arc::clone(&rules),
     };
     let now = Instant::now();
     let door = TcpDoor {
-        registry: Registry::new(rules),
+        registry: Registry::new(registry),
+        rules,
         limits: Limits::new(LimitSettings::default(), Arc::clone(&metrics), now),
         metrics: Arc::clone(&metrics),
         places: Arc::new(Semaphore::new(10)),

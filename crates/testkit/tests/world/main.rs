@@ -6,4 +6,5 @@ mod http;
 mod link;
 mod odd;
 mod peers;
+mod rules;
 mod uploads;

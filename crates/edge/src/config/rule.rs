@@ -1,0 +1,154 @@
+//! The owner's rules for tunnels: `[[tunnel]]`.
+
+use std::collections::HashMap;
+
+use adit_config::{Document, Flag, Key, ListOf, Number, Parsed, Place, Section, SectionSpec};
+use adit_model::{Code, TunnelName};
+use ipnet::IpNet;
+
+use super::keys::network;
+use crate::rules::RuleSpec;
+
+/// `[[tunnel]]`.
+pub static TUNNEL: SectionSpec = SectionSpec {
+    name: "tunnel",
+    repeated: true,
+    help: "What the owner of the edge says about agents' tunnels, whatever their agents ask for. A tunnel needs no such table.",
+    keys: &[
+        &NAME,
+        &MAX_AGENTS,
+        &GUESTS_ONLY,
+        &ALLOW,
+        &DENY,
+        &CONNECTIONS,
+        &PER_ADDRESS,
+        &PER_SECOND,
+        &BYTES,
+    ],
+};
+
+const COUNT: Number = Number::new(0, 10_000_000).zero("no limit");
+
+static NAME: Key<Parsed<Option<TunnelName>>> = Key::required(
+    "name",
+    Parsed {
+        wanted: "a tunnel's name or \"*\"",
+        example: "ssh",
+        parse: |text| match text {
+            "*" => Ok(None),
+            name => TunnelName::parse(name)
+                .map(Some)
+                .map_err(|why| why.to_string()),
+        },
+    },
+    "The tunnel's name; `*` for every tunnel that has no table of its own, each counted on its own.",
+);
+static MAX_AGENTS: Key<Number> = Key::or(
+    "max_agents",
+    Number::new(0, 1024).zero("no limit"),
+    "0",
+    "Most agents behind the name; with 1 a newer process of the same agent takes over, others are refused.",
+);
+static GUESTS_ONLY: Key<Flag> = Key::or(
+    "guests_only",
+    Flag,
+    "false",
+    "Closed but for addresses that were let in for a while: `adit guests add`.",
+);
+static ALLOW: Key<ListOf<Parsed<IpNet>>> = Key::or(
+    "allow",
+    ListOf(NETWORK),
+    "[]",
+    "Addresses and networks that may visit; empty: everybody.",
+);
+static DENY: Key<ListOf<Parsed<IpNet>>> = Key::or(
+    "deny",
+    ListOf(NETWORK),
+    "[]",
+    "Addresses and networks that may not, whatever `allow` says.",
+);
+static CONNECTIONS: Key<Number> = Key::or(
+    "connections",
+    COUNT,
+    "0",
+    "Most visitors at a time (at the HTTP door: requests under way).",
+);
+static PER_ADDRESS: Key<Number> = Key::or(
+    "connections_per_address",
+    COUNT,
+    "0",
+    "Most visitors of one address (IPv6: one /64) at a time.",
+);
+static PER_SECOND: Key<Number> = Key::or(
+    "connections_per_second",
+    COUNT,
+    "0",
+    "New visitors a second, on average; a second's worth may come at once.",
+);
+static BYTES: Key<Number> = Key::or(
+    "bytes_per_second",
+    Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
+    "0",
+    "Bytes a second each way, of all visitors of the tunnel together: on TCP ports and upgraded connections.",
+);
+
+const NETWORK: Parsed<IpNet> = Parsed {
+    wanted: "an address or network (CIDR)",
+    example: "192.0.2.0/24",
+    parse: network,
+};
+
+/// A `[[tunnel]]`; without a name it is for all others.
+#[derive(Clone, Debug)]
+pub struct TunnelRule {
+    /// Whose rule it is.
+    pub name: Option<TunnelName>,
+    /// What it says.
+    pub spec: RuleSpec,
+}
+
+/// Reads all of them; `None` when one is wrong.
+pub(super) fn rules(document: &Document<'_>) -> Option<Vec<TunnelRule>> {
+    let mut seen: HashMap<Option<TunnelName>, Place> = HashMap::new();
+    let mut rules = Some(Vec::new());
+    for section in document.sections(&TUNNEL) {
+        let read = rule(&section);
+        if let Some(TunnelRule { name, .. }) = &read {
+            if let Some(first) = seen.get(name) {
+                let line = document.line_of(first).unwrap_or_default();
+                let name = name.as_ref().map_or("*", TunnelName::as_str);
+                let sentence =
+                    format!("the tunnel `{name}` has a second table, the first is in line {line}");
+                let help = Some("put everything into one of them");
+                section.complain(Code::CONFIG_DUPLICATE, "name", &sentence, help);
+            } else {
+                seen.insert(name.clone(), section.place_of("name"));
+            }
+        }
+        match (&mut rules, read) {
+            (Some(all), Some(rule)) => all.push(rule),
+            (all, _) => *all = None,
+        }
+    }
+    rules
+}
+
+fn rule(section: &Section<'_>) -> Option<TunnelRule> {
+    let number = |key: &Key<Number>| section.get(key);
+    let spec = (|| {
+        Some(RuleSpec {
+            allow: section.get(&ALLOW)?,
+            deny: section.get(&DENY)?,
+            connections: number(&CONNECTIONS)?,
+            connections_per_address: number(&PER_ADDRESS)?,
+            connections_per_second: number(&PER_SECOND)?,
+            bytes_per_second: number(&BYTES)?.into(),
+            guests_only: section.get(&GUESTS_ONLY)?,
+            max_agents: number(&MAX_AGENTS)?,
+        })
+    })();
+    Some(TunnelRule {
+        name: section.get(&NAME)?,
+        spec: spec?,
+    })
+}
