@@ -1,10 +1,10 @@
 //! The owner's rules for tunnels, by name: who may visit, how many, how fast.
 //!
 //! A rule counts what all visitors of a name do together, on whatever door. A
-//! visitor is counted by an RAII [`Visit`]. Time comes in as an argument.
+//! visitor is counted by an RAII permit. Time comes in as an argument.
 //!
-//! Invariants: memory is bounded by the visitors that are there and by
-//! [`MAX_GUESTS`]; a limit of 0 is no limit; `deny` is stronger than `allow`.
+//! Invariants: memory is bounded by the visitors that are there and by a number
+//! of guests; a limit of 0 is no limit; `deny` is stronger than `allow`.
 
 mod bucket;
 mod pace;
