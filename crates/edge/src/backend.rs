@@ -220,12 +220,17 @@ impl Backend {
         }
     }
 
-    /// Opens a stream for a visitor; `alone`: there is no other backend to try,
+    /// Opens a stream for a visitor of `door`, where that counts; `alone`: there is no other backend to try,
     /// so that waiting is better than giving up.
     ///
     /// # Errors
     /// See [`BackendError`].
-    pub async fn open(&self, visitor: SocketAddr, alone: bool) -> Result<Stream, BackendError> {
+    pub async fn open(
+        &self,
+        visitor: SocketAddr,
+        door: Option<SocketAddr>,
+        alone: bool,
+    ) -> Result<Stream, BackendError> {
         match &self.kind {
             Kind::Tunnel(tunnel) => {
                 let conn = ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed));
@@ -238,6 +243,7 @@ impl Backend {
                     } else {
                         Start::PATIENCE_MS
                     },
+                    door,
                 };
                 Ok(tunnel.link.open(&start).await?)
             }

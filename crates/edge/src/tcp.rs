@@ -107,11 +107,12 @@ impl TcpDoor {
         name: &TunnelName,
     ) -> Option<(Arc<Backend>, Carry)> {
         let (mut lead, mut tried) = (Vec::new(), Vec::new());
+        let door = visitor.door();
         while tried.len() < MAX_TRIES {
             let backend = self.pick(name, &tried).await?;
             tried.push(backend.id());
             let alone = !self.registry.has_other(name, &tried);
-            let stream = match backend.open(peer, alone).await {
+            let stream = match backend.open(peer, door, alone).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     self.failed(&backend, &error);

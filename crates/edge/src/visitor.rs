@@ -1,6 +1,7 @@
 //! The visitor's side of a connection, whatever door it came through.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -36,6 +37,12 @@ impl Visitor {
             ended: false,
             busy: false,
         }
+    }
+
+    /// The address that the visitor reached.
+    pub(crate) fn door(&self) -> Option<SocketAddr> {
+        let door = self.socket.local_addr().ok()?;
+        Some((door.ip().to_canonical(), door.port()).into())
     }
 
     /// Ready when a read would not wait; holds no buffer meanwhile.

@@ -278,6 +278,7 @@ fn start(tunnel: u32) -> Start {
         conn: ConnId(9),
         visitor: "127.0.0.1:5".parse().unwrap(),
         patience_ms: 10_000,
+        door: None,
     }
 }
 

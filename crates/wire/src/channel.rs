@@ -19,6 +19,9 @@ pub struct Start {
     /// How long the edge waits for `ACCEPTED` or `RESET`, in milliseconds: it
     /// has more patience when no other agent could be tried.
     pub patience_ms: u16,
+    /// The edge's address that the visitor reached, where the service may be
+    /// told of it.
+    pub door: Option<SocketAddr>,
 }
 
 impl Start {
@@ -39,6 +42,9 @@ impl Start {
         if self.patience_ms != Self::PATIENCE_MS {
             put_fixed(out, 4, self.patience_ms.to_be_bytes());
         }
+        if let Some(door) = self.door {
+            put_address(out, 5, door);
+        }
     }
 
     /// Reads a body.
@@ -46,12 +52,14 @@ impl Start {
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let (mut tunnel, mut conn, mut visitor, mut patience) = (None, None, None, None);
+        let (mut tunnel, mut conn, mut visitor) = (None, None, None);
+        let (mut patience, mut door) = (None, None);
         each(body, |field| match field.tag {
             1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
             2 => once(&mut conn, 2, ConnId(field.u64()?)),
             3 => once(&mut visitor, 3, field.address()?),
             4 => once(&mut patience, 4, field.u16()?),
+            5 => once(&mut door, 5, field.address()?),
             _ => Ok(()),
         })?;
         Ok(Self {
@@ -59,6 +67,7 @@ impl Start {
             conn: need(conn, 2)?,
             visitor: need(visitor, 3)?,
             patience_ms: patience.unwrap_or(Self::PATIENCE_MS),
+            door,
         })
     }
 }

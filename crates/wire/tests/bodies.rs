@@ -185,6 +185,7 @@ proptest! {
         };
         let start = Start {
             tunnel: TunnelId(tunnel), conn: ConnId(conn), visitor, patience_ms: patience,
+            door: some.then_some(visitor),
         };
         let mut body = Vec::new();
         start.encode(&mut body);

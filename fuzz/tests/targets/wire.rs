@@ -188,6 +188,7 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
         conn: ConnId(11),
         visitor: visitor.parse::<SocketAddr>().unwrap(),
         patience_ms: Start::PATIENCE_MS,
+        door: None,
     };
     let reset = Reset {
         reason: ResetReason::TargetRefused,

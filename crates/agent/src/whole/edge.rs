@@ -63,6 +63,7 @@ impl Joined {
             conn: ConnId(9),
             visitor: "192.0.2.7:5000".parse().unwrap(),
             patience_ms: Start::PATIENCE_MS,
+            door: None,
         };
         self.link.open(&start).await.unwrap()
     }

@@ -155,7 +155,7 @@ impl Connection {
             .as_tunnel()
             .is_none_or(|tunnel| !self.door.parts.pools.has_other(&tunnel.name, &work.tried));
         work.tried.pop();
-        let stream = Box::pin(backend.open(self.peer.address, alone)).await?;
+        let stream = Box::pin(backend.open(self.peer.address, None, alone)).await?;
         work.opened = Some(Opened {
             stream,
             reused: false,

@@ -219,19 +219,45 @@ fn control_bodies() -> Vec<Value> {
     ]
 }
 
-fn other_bodies() -> Vec<Value> {
-    let share = bytes::<32>(16);
-    let start = |visitor: &str, patience_ms| {
+fn starts() -> Vec<Value> {
+    let start = |visitor: &str, patience_ms, door: Option<&str>, fields: Value| {
         let mut body = Vec::new();
         let start = Start {
             tunnel: TunnelId(3),
             conn: ConnId(9),
             visitor: visitor.parse().unwrap(),
             patience_ms,
+            door: door.map(|door| door.parse().unwrap()),
         };
         start.encode(&mut body);
-        body
+        row(FrameKind::START, &body, &fields)
     };
+    let (tunnel, conn) = (json!([1, "u32", 3]), json!([2, "u64", 9]));
+    let v4 = json!([3, "bytes", "c00002079c40"]);
+    let v6 = json!([3, "bytes", "20010db80000000000000000000000019c40"]);
+    let door = json!([5, "bytes", "c633640108ae"]);
+    let (four, six) = ("192.0.2.7:40000", "[2001:db8::1]:40000");
+    let usual = Start::PATIENCE_MS;
+    vec![
+        start(
+            four,
+            10_000,
+            None,
+            json!([tunnel, conn, v4, [4, "u16", 10_000]]),
+        ),
+        start(four, usual, None, json!([tunnel, conn, v4])),
+        start(six, usual, None, json!([tunnel, conn, v6])),
+        start(
+            four,
+            usual,
+            Some("198.51.100.1:2222"),
+            json!([tunnel, conn, v4, door]),
+        ),
+    ]
+}
+
+fn other_bodies() -> Vec<Value> {
+    let share = bytes::<32>(16);
     let mut reset = Vec::new();
     Reset {
         reason: ResetReason::TargetRefused,
@@ -241,31 +267,10 @@ fn other_bodies() -> Vec<Value> {
     let mut ready = Vec::new();
     DataConnReady { conn: ConnId(9) }.encode(&mut ready);
     let keys = json!([[1, "u32", 1], [2, "bytes", hex(share)]]);
-    let v6 = "20010db80000000000000000000000019c40";
     vec![
         message(&Message::Rekey { epoch: 1, share }, &keys),
         message(&Message::RekeyAck { epoch: 1, share }, &keys),
         message(&Message::RekeyDone { epoch: 1 }, &json!([[1, "u32", 1]])),
-        row(
-            FrameKind::START,
-            &start("192.0.2.7:40000", 10_000),
-            &json!([
-                [1, "u32", 3],
-                [2, "u64", 9],
-                [3, "bytes", "c00002079c40"],
-                [4, "u16", 10_000]
-            ]),
-        ),
-        row(
-            FrameKind::START,
-            &start("192.0.2.7:40000", Start::PATIENCE_MS),
-            &json!([[1, "u32", 3], [2, "u64", 9], [3, "bytes", "c00002079c40"]]),
-        ),
-        row(
-            FrameKind::START,
-            &start("[2001:db8::1]:40000", Start::PATIENCE_MS),
-            &json!([[1, "u32", 3], [2, "u64", 9], [3, "bytes", v6]]),
-        ),
         row(
             FrameKind::RESET,
             &reset,
@@ -278,6 +283,7 @@ fn other_bodies() -> Vec<Value> {
 #[test]
 fn vectors_of_bodies() {
     let mut made = control_bodies();
+    made.extend(starts());
     made.extend(other_bodies());
     check("bodies.json", &Value::from(made));
 }

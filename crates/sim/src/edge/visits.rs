@@ -143,6 +143,7 @@ impl Edge {
             conn: ConnId(visit.number),
             visitor: ([192, 0, 2, 1], 40_000).into(),
             patience_ms: Start::PATIENCE_MS,
+            door: None,
         };
         let (mut body, mut out) = (Vec::new(), Vec::new());
         start.encode(&mut body);
