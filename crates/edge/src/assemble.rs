@@ -21,6 +21,7 @@ use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Polic
 use crate::announced::Balancers;
 use crate::api::ApiDoor;
 use crate::config::{self, EdgeConfig};
+use crate::control::Control;
 use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
@@ -31,10 +32,11 @@ use crate::registry::{Registry, RegistryRules};
 use crate::rules::Rules;
 use crate::seldom::Seldom;
 use crate::serve::{Facts, StartError};
+use crate::sni::ByName;
 use crate::state::{Seen, Store};
 use crate::status::Status;
 use crate::tcp::TcpDoor;
-use crate::{auth, control, sync_stats};
+use crate::{auth, sync_stats};
 
 /// Agents that may be proving themselves at a time, those included that wait
 /// for a person to type the PIN; others wait for their turn.
@@ -61,9 +63,9 @@ impl Ground {
         }
     }
 
-    fn opener(&self, door: TcpDoor) -> Opener {
+    fn opener(&self, door: Arc<TcpDoor>) -> Opener {
         Opener {
-            door: Arc::new(door),
+            door,
             counted: self.counted(Door::Tcp),
             workers: self.workers.clone(),
             doors: self.doors.clone(),
@@ -75,9 +77,10 @@ impl Ground {
 /// Everything that the doors serve with.
 pub(crate) struct Parts {
     pub(crate) http: Arc<HttpDoor>,
+    pub(crate) tls: (Arc<TcpDoor>, Arc<ByName>),
     pub(crate) link: Arc<LinkDoor>,
     pub(crate) api: Arc<ApiDoor>,
-    pub(crate) control: Arc<control::Control>,
+    pub(crate) control: Arc<Control>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) admission: Arc<Admission>,
@@ -97,6 +100,7 @@ impl Parts {
     ) -> Facts {
         Facts {
             http,
+            tls: None,
             link,
             api,
             fingerprint: self.admission.identity().public(),
@@ -139,8 +143,8 @@ struct Visitors {
 }
 
 impl Visitors {
-    fn ports(&self, config: &EdgeConfig, ground: &Ground) -> Arc<Ports> {
-        let door = TcpDoor {
+    fn streams(&self, config: &EdgeConfig, ground: &Ground) -> Arc<TcpDoor> {
+        Arc::new(TcpDoor {
             registry: Arc::clone(&self.registry),
             rules: Arc::clone(&self.rules),
             limits: Arc::clone(&self.limits),
@@ -148,8 +152,7 @@ impl Visitors {
             places: Arc::clone(&self.places),
             balancers: balancers(config),
             tasks: ground.streams.clone(),
-        };
-        Ports::new(port_settings(config), ground.opener(door))
+        })
     }
 
     fn http(
@@ -183,7 +186,7 @@ impl Visitors {
 pub(crate) fn parts(
     config: &EdgeConfig,
     (store, seen): (Arc<Store>, Seen),
-    (http_at, link_at): (SocketAddr, SocketAddr),
+    (http_at, tls_at, link_at): (SocketAddr, Option<SocketAddr>, SocketAddr),
     ground: &Ground,
 ) -> Result<Parts, StartError> {
     let metrics = Arc::clone(&ground.metrics);
@@ -210,9 +213,12 @@ pub(crate) fn parts(
         limits: Arc::clone(&limits),
         places: Arc::new(Semaphore::new(connections(config))),
     };
-    let ports = visitors.ports(config, ground);
+    let streams = visitors.streams(config, ground);
+    let opener = ground.opener(Arc::clone(&streams));
+    let ports = Ports::new(port_settings(config, tls_at), opener);
     let http = visitors.http(config, ground, stats)?;
     Ok(Parts {
+        tls: (streams, ByName::new(Arc::clone(&http))),
         http,
         link: Arc::new(LinkDoor {
             admission: Arc::clone(&admission),
@@ -230,12 +236,7 @@ pub(crate) fn parts(
             limits,
             rules: Arc::clone(&rules),
         }),
-        control: control::Control::new(
-            Arc::clone(&admission),
-            vec![address.clone()],
-            status,
-            Arc::clone(&rules),
-        ),
+        control: Control::new(Arc::clone(&admission), &address, status, rules),
         registry,
         ports,
         admission,
@@ -348,8 +349,9 @@ fn balancers(config: &EdgeConfig) -> Balancers {
     Balancers::new(config.doors.proxy_protocol.clone())
 }
 
-fn port_settings(config: &EdgeConfig) -> PortSettings {
+fn port_settings(config: &EdgeConfig, tls: Option<SocketAddr>) -> PortSettings {
     PortSettings {
+        tls: tls.map(|tls| tls.port()),
         bind: config.doors.tcp_bind,
         ranges: config.doors.tcp_ports.clone(),
         host: config.server.domain.host().to_string(),

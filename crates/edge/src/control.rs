@@ -132,17 +132,17 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// Answers for one edge. `addresses` go into join strings.
+    /// Answers for one edge. `address` goes into join strings.
     #[must_use]
     pub(crate) fn new(
         admission: Arc<Admission>,
-        addresses: Vec<String>,
+        address: &str,
         status: Arc<dyn Status>,
         rules: Arc<Rules>,
     ) -> Arc<Self> {
         Arc::new(Self {
             admission,
-            addresses,
+            addresses: vec![address.to_owned()],
             status,
             rules,
         })

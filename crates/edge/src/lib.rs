@@ -30,6 +30,7 @@ pub mod registry;
 pub mod rules;
 pub mod seldom;
 pub mod serve;
+mod sni;
 pub mod state;
 mod status;
 pub mod sync_stats;

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::{self, Counted};
-use crate::tcp::TcpDoor;
+use crate::tcp::{TcpDoor, To};
 
 /// Ports that are tried for a tunnel that names none, beyond those known to be
 /// taken: others may belong to other programs.
@@ -71,6 +71,8 @@ pub(crate) struct PortSettings {
     pub(crate) bind: IpAddr,
     /// The ports that may be opened.
     pub(crate) ranges: PortRanges,
+    /// The port of the TLS door, where it is open.
+    pub(crate) tls: Option<u16>,
     /// What visitors call this machine.
     pub(crate) host: String,
 }
@@ -204,7 +206,10 @@ impl Ports {
             let (streams, counted) = (opener.streams.clone(), opener.counted.clone());
             let open = open.clone();
             opener.doors.spawn_on(worker, async move {
-                let serve = |socket, peer| Arc::clone(&door).serve(socket, peer, name.clone());
+                let serve = |socket, peer| {
+                    let to = To::Port(name.clone());
+                    Arc::clone(&door).serve(socket, peer, to)
+                };
                 if let Err(error) = listen::accept(listener, counted, &open, &streams, serve).await
                 {
                     tracing::error!(code = %Code::DOOR_LOST, %error, %port, "a port has closed");
@@ -246,6 +251,15 @@ impl Ports {
             book.close_unless(&name, &keeps);
         }
         self.count(&book);
+    }
+
+    /// Where visitors find a TLS tunnel, unless the edge has no door for it.
+    pub(crate) fn tls_url(&self, name: &TunnelName) -> Option<String> {
+        let host = format!("https://{name}.{}", self.settings.host);
+        Some(match self.settings.tls? {
+            443 => host,
+            port => format!("{host}:{port}"),
+        })
     }
 
     /// Where visitors find a tunnel with this port.

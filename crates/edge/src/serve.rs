@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! link door  -> link::serve      -> admission -> registry
-//! HTTP door  -> http::serve      -> routes -> registry -> backend stream
+//! HTTP door  -> http::serve     -> routes -> registry -> backend stream
+//! TLS door   -> sni, tcp         -> routes -> registry -> backend stream
+//! TCP ports  -> tcp              -> registry -> backend stream
 //! API door   -> api::serve       -> metrics
 //! control    -> control::serve   -> admission, registry
 //! ```
@@ -29,7 +31,9 @@ use crate::link::LinkDoor;
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
+use crate::sni::ByName;
 use crate::state::{StateError, Store};
+use crate::tcp::{TcpDoor, To};
 use crate::{api, control, keep, link, listen};
 
 /// After the drain what is still open is cut; this long for that.
@@ -90,6 +94,8 @@ impl StartError {
 pub struct Facts {
     /// The HTTP door.
     pub http: SocketAddr,
+    /// The TLS door, unless it is switched off.
+    pub tls: Option<SocketAddr>,
     /// The link door.
     pub link: SocketAddr,
     /// The API door, unless it is switched off.
@@ -119,10 +125,13 @@ pub struct Edge {
     workers: Workers,
 }
 
+type Listeners = Vec<std::net::TcpListener>;
+
 /// The listeners of all doors, bound before anything is served.
 struct Bound {
-    http: Vec<std::net::TcpListener>,
-    link: Vec<std::net::TcpListener>,
+    http: Listeners,
+    tls: Listeners,
+    link: Listeners,
     api: Option<std::net::TcpListener>,
 }
 
@@ -135,6 +144,9 @@ impl Bound {
             .transpose()?;
         Ok(Self {
             http: bind("HTTP", doors.http, workers)?,
+            tls: doors
+                .tls
+                .map_or(Ok(Vec::new()), |address| bind("TLS", address, workers))?,
             link: bind("link", doors.link, workers)?,
             api: api.and_then(|mut listeners| listeners.pop()),
         })
@@ -182,6 +194,8 @@ impl Edge {
         let bound = Bound::open(&config, count)?;
         let http = local("HTTP", &bound.http, config.doors.http)?;
         let link = local("link", &bound.link, config.doors.link)?;
+        let tls = config.doors.tls;
+        let tls = tls.map(|tls| local("TLS", &bound.tls, tls)).transpose()?;
         let api_at = bound.api.as_ref().map(std::net::TcpListener::local_addr);
         let api_at = api_at.transpose().map_err(StartError::Worker)?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
@@ -192,9 +206,12 @@ impl Edge {
             doors: Tasks::new(),
             streams: Tasks::new(),
         };
-        let parts = assemble::parts(&config, (Arc::new(store), seen), (http, link), &ground)?;
+        let parts = assemble::parts(&config, (Arc::new(store), seen), (http, tls, link), &ground)?;
         let edge = Self {
-            facts: parts.facts(http, link, api_at),
+            facts: Facts {
+                tls,
+                ..parts.facts(http, link, api_at)
+            },
             drain: config.server.drain,
             doors: ground.doors.clone(),
             streams: ground.streams.clone(),
@@ -210,22 +227,27 @@ impl Edge {
         Ok(edge)
     }
 
+    /// The doors of visitors.
+    fn open_public(&self, http: Listeners, tls: Listeners, parts: &Parts, ground: &Ground) {
+        for (listener, worker) in http.into_iter().zip(self.workers.handles()) {
+            let (doors, streams) = (self.doors.clone(), self.streams.clone());
+            let (counted, door) = (ground.counted(Door::Http), Arc::clone(&parts.http));
+            let run = run_http(listener, counted, door, doors, streams);
+            self.doors.spawn_on(worker, run);
+        }
+        for (listener, worker) in tls.into_iter().zip(self.workers.handles()) {
+            let (doors, streams) = (self.doors.clone(), self.streams.clone());
+            let (counted, door) = (ground.counted(Door::Tls), parts.tls.clone());
+            let run = run_tls(listener, counted, door, doors, streams);
+            self.doors.spawn_on(worker, run);
+        }
+    }
+
     fn open_doors(&self, bound: Bound, parts: Parts, ground: &Ground) -> Result<(), StartError> {
         let stop = || self.keepers.stopping().clone();
-        control::listen(&self.keepers, parts.control).map_err(StartError::Control)?;
-        for (listener, worker) in bound.http.into_iter().zip(self.workers.handles()) {
-            let door = Arc::clone(&parts.http);
-            self.doors.spawn_on(
-                worker,
-                run_http(
-                    listener,
-                    ground.counted(Door::Http),
-                    door,
-                    self.doors.clone(),
-                    self.streams.clone(),
-                ),
-            );
-        }
+        // Fails while nothing is open yet.
+        control::listen(&self.keepers, Arc::clone(&parts.control)).map_err(StartError::Control)?;
+        self.open_public(bound.http, bound.tls, &parts, ground);
         for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.link);
             self.doors.spawn_on(
@@ -335,6 +357,20 @@ async fn run_http(
     let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
     if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
         tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTP door has closed");
+    }
+}
+
+async fn run_tls(
+    listener: std::net::TcpListener,
+    counted: Counted,
+    (door, names): (Arc<TcpDoor>, Arc<ByName>),
+    doors: Tasks,
+    streams: Tasks,
+) {
+    let serve =
+        |socket, peer| Arc::clone(&door).serve(socket, peer, To::ByName(Arc::clone(&names)));
+    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
+        tracing::error!(code = %Code::DOOR_LOST, %error, "the TLS door has closed");
     }
 }
 

@@ -61,6 +61,7 @@ fn kind(kind: TunnelKind) -> &'static str {
     match kind {
         TunnelKind::Http => "http",
         TunnelKind::Tcp => "tcp",
+        TunnelKind::Tls => "tls",
         TunnelKind::Other(_) => "other",
     }
 }

@@ -1,4 +1,4 @@
-//! The TCP door: bytes of a public port to a tunnel and back.
+//! The TCP and TLS doors: bytes of a visitor to a tunnel and back.
 //!
 //! A visitor's stream begins before its first byte, because many services
 //! speak first. Until an agent has taken the stream, what the visitor sends is
@@ -29,6 +29,7 @@ use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
 use crate::registry::{Picked, Registry};
 use crate::rules::Rules;
+use crate::sni::ByName;
 use crate::visitor::Visitor;
 
 /// Most backends that one visitor is tried on.
@@ -51,6 +52,49 @@ pub(crate) struct TcpDoor {
     pub(crate) tasks: Tasks,
 }
 
+/// Where a visitor's bytes lead.
+pub(crate) enum To {
+    /// To the tunnel that its port belongs to.
+    Port(TunnelName),
+    /// To the one that its first message asks for.
+    ByName(Arc<ByName>),
+}
+
+/// What a visitor wants.
+struct Wish {
+    name: TunnelName,
+    kind: TunnelKind,
+    /// What was read of it to find that out.
+    lead: Vec<u8>,
+}
+
+impl To {
+    async fn wish(self, visitor: &mut Visitor, peer: SocketAddr) -> Option<Wish> {
+        let names = match self {
+            Self::Port(name) => {
+                return Some(Wish {
+                    name,
+                    kind: TunnelKind::Tcp,
+                    lead: Vec::new(),
+                });
+            }
+            Self::ByName(names) => names,
+        };
+        // Boxed: visitors of ports should hold no room for it.
+        match Box::pin(names.tunnel(visitor)).await {
+            Ok((name, lead)) => Some(Wish {
+                name,
+                kind: TunnelKind::Tls,
+                lead,
+            }),
+            Err(why) => {
+                tracing::debug!(%peer, %why, "a TLS connection leads nowhere");
+                None
+            }
+        }
+    }
+}
+
 /// How a try to begin a stream ended.
 enum Begun {
     Taken(Carry),
@@ -61,13 +105,8 @@ enum Begun {
 }
 
 impl TcpDoor {
-    /// Serves a visitor of the port that belongs to `name`.
-    pub(crate) async fn serve(
-        self: Arc<Self>,
-        mut socket: TcpStream,
-        peer: SocketAddr,
-        name: TunnelName,
-    ) {
+    /// Serves a visitor.
+    pub(crate) async fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr, to: To) {
         let Ok(_place) = self.places.try_acquire() else {
             return self.metrics.limits.refused.of(LimitRefusal::Full).add(1);
         };
@@ -81,6 +120,10 @@ impl TcpDoor {
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;
         };
+        let Some(wish) = to.wish(&mut visitor, peer).await else {
+            return;
+        };
+        let name = wish.name.clone();
         let rule = self.rules.of(&name, now);
         let entered = rule.as_ref().map(|rule| rule.enter(peer.ip(), now));
         let _visit = match entered.transpose() {
@@ -92,7 +135,7 @@ impl TcpDoor {
         };
         // Boxed: who waits for an agent should not hold room for all that
         // comes after, nor the other way round.
-        let Some((backend, carry)) = Box::pin(self.begin(&mut visitor, peer, &name)).await else {
+        let Some((backend, carry)) = Box::pin(self.begin(&mut visitor, peer, wish)).await else {
             return;
         };
         let _serving = Serving::begin(&backend);
@@ -104,14 +147,19 @@ impl TcpDoor {
         &self,
         visitor: &mut Visitor,
         peer: SocketAddr,
-        name: &TunnelName,
+        wish: Wish,
     ) -> Option<(Arc<Backend>, Carry)> {
-        let (mut lead, mut tried) = (Vec::new(), Vec::new());
+        let Wish {
+            name,
+            kind,
+            mut lead,
+        } = wish;
+        let mut tried = Vec::new();
         let door = visitor.door();
         while tried.len() < MAX_TRIES {
-            let backend = self.pick(name, &tried).await?;
+            let backend = self.pick(kind, &name, &tried).await?;
             tried.push(backend.id());
-            let alone = !self.registry.has_other(name, &tried);
+            let alone = !self.registry.has_other(&name, &tried);
             let stream = match backend.open(peer, door, alone).await {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -130,12 +178,17 @@ impl TcpDoor {
 
     /// The next backend; waits for the first one, when the name is kept for an
     /// agent that lost its link.
-    async fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Option<Arc<Backend>> {
+    async fn pick(
+        &self,
+        kind: TunnelKind,
+        name: &TunnelName,
+        tried: &[BackendId],
+    ) -> Option<Arc<Backend>> {
         let until = Instant::now() + WAIT_TIME;
         loop {
             let mut opened = pin!(self.registry.next_opened());
             opened.as_mut().enable();
-            match self.registry.pick(TunnelKind::Tcp, name, tried) {
+            match self.registry.pick(kind, name, tried) {
                 Picked::Backend(backend) => return Some(backend),
                 Picked::Empty if tried.is_empty() => {
                     timeout_at(until, opened).await.ok()?;

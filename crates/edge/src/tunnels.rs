@@ -47,6 +47,7 @@ impl Context<'_> {
     fn open(&self, open: &OpenTunnel) {
         let opened = self.check(open).and_then(|()| match open.kind {
             TunnelKind::Tcp => self.open_port(open),
+            TunnelKind::Tls => self.open_tls(open),
             _ => self.register(open).map(|()| {
                 let pattern = &self.settings.url_pattern;
                 pattern.replace("{name}", open.name.as_str())
@@ -76,6 +77,14 @@ impl Context<'_> {
         opened.map(|()| self.ports.url(port))
     }
 
+    fn open_tls(&self, open: &OpenTunnel) -> Result<String, Refused> {
+        let url = self.ports.tls_url(&open.name).ok_or_else(|| {
+            let why = "this edge has no door for TLS tunnels (tls under [doors])";
+            (Code::TUNNEL_KIND, why.to_owned())
+        })?;
+        self.register(open).map(|()| url)
+    }
+
     fn keeps_port(&self, name: &TunnelName) -> bool {
         self.registry.keeps(name, TunnelKind::Tcp)
     }
@@ -98,12 +107,12 @@ impl Context<'_> {
 
     fn check(&self, open: &OpenTunnel) -> Result<(), Refused> {
         if let TunnelKind::Other(_) = open.kind {
-            let why = "this edge carries HTTP and TCP tunnels only";
+            let why = "this edge carries HTTP, TCP and TLS tunnels only";
             return Err((Code::TUNNEL_KIND, why.into()));
         }
-        if open.kind == TunnelKind::Tcp && open.auth.is_some() {
+        if open.kind != TunnelKind::Http && open.auth.is_some() {
             // Nobody may believe that it is asked for.
-            let why = "a TCP tunnel cannot ask its visitors for a password";
+            let why = "only an HTTP tunnel can ask its visitors for a password";
             return Err((Code::BAD_AUTH, why.into()));
         }
         if let Some(login) = &open.auth {

@@ -25,6 +25,9 @@ pub enum TunnelKind {
     Http,
     /// Byte streams from a public port.
     Tcp,
+    /// TLS connections, routed by the name that they ask for and passed on as
+    /// they are.
+    Tls,
     /// A kind of a later version, by its number.
     Other(u8),
 }
@@ -34,6 +37,7 @@ impl TunnelKind {
         match self {
             Self::Http => 1,
             Self::Tcp => 2,
+            Self::Tls => 4,
             Self::Other(number) => number,
         }
     }
@@ -42,6 +46,7 @@ impl TunnelKind {
         match number {
             1 => Self::Http,
             2 => Self::Tcp,
+            4 => Self::Tls,
             other => Self::Other(other),
         }
     }

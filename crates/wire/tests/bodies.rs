@@ -38,7 +38,9 @@ fn open() -> impl Strategy<Value = Message> {
     let kind = prop_oneof![
         Just(TunnelKind::Http),
         Just(TunnelKind::Tcp),
-        (3u8..).prop_map(TunnelKind::Other),
+        Just(TunnelKind::Tls),
+        Just(TunnelKind::Other(3)),
+        (5u8..).prop_map(TunnelKind::Other),
         Just(TunnelKind::Other(0))
     ];
     let texts = (option::of(text(1024)), option::of(text(256)), text(256));

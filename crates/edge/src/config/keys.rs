@@ -87,6 +87,7 @@ pub static DOORS: SectionSpec = SectionSpec {
     help: "Where the edge listens. Port 0 takes a free one.",
     keys: &[
         &HTTP,
+        &TLS,
         &LINK_DOOR,
         &API,
         &TCP_PORTS,
@@ -101,6 +102,12 @@ pub(super) static HTTP: Key<Address> = Key::or(
     Address { optional: false },
     "\"127.0.0.1:8080\"",
     "Visitors, in plain HTTP: put it behind your TLS proxy.",
+);
+pub(super) static TLS: Key<Address> = Key::or(
+    "tls",
+    Address { optional: true },
+    "\"off\"",
+    "Visitors over TLS that is passed on as it is, by the name it asks for, to tunnels of the kind `tls`: the services end it, the edge reads nothing of it but the name.",
 );
 pub(super) static LINK_DOOR: Key<Address> = Key::or(
     "link",

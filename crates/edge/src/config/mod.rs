@@ -82,6 +82,8 @@ pub struct Doors {
     pub link: SocketAddr,
     /// Metrics and health, always a loopback address; `None`: switched off.
     pub api: Option<SocketAddr>,
+    /// TLS that is passed on by name; `None`: switched off.
+    pub tls: Option<SocketAddr>,
     /// The ports that TCP tunnels may have; none: no TCP tunnels.
     pub tcp_ports: PortRanges,
     /// Where those ports stand.

@@ -79,7 +79,13 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
     let http = section.get(&keys::HTTP).flatten();
     let link = section.get(&keys::LINK_DOOR).flatten();
     let api = section.get(&keys::API);
-    let named = [("http", http), ("link", link), ("api", api.flatten())];
+    let tls = section.get(&keys::TLS);
+    let named = [
+        ("http", http),
+        ("tls", tls.flatten()),
+        ("link", link),
+        ("api", api.flatten()),
+    ];
     for (at, (name, address)) in named.iter().enumerate() {
         let Some(address) = address else { continue };
         let same = named[..at]
@@ -103,6 +109,7 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         http: http?,
         link: link?,
         api: api?,
+        tls: tls?,
         tcp_ports: section.get(&keys::TCP_PORTS)?,
         tcp_bind: section.get(&keys::TCP_BIND)?,
         proxy_protocol: section.get(&keys::PROXY_PROTOCOL)?,

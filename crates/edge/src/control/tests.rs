@@ -37,7 +37,7 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
     let admission = Admission::new(settings, Arc::new(store), &seen, limits, metrics, clock);
     let admission = Arc::new(admission.unwrap());
     let tasks = Tasks::new();
-    let addresses = vec!["edge.example.test:7400".to_owned()];
+    let address = "edge.example.test:7400";
     let guests_only = RuleSpec {
         guests_only: true,
         ..RuleSpec::default()
@@ -46,7 +46,7 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
     let rules = Rules::new([(ssh, guests_only)], None, Instant::now());
     let control = Control::new(
         Arc::clone(&admission),
-        addresses,
+        address,
         Arc::new(Said),
         Arc::new(rules),
     );

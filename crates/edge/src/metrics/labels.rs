@@ -13,6 +13,8 @@ labels!(
     Api = "api",
     /// Visitors of TCP tunnels, on all their ports.
     Tcp = "tcp",
+    /// Visitors of TLS tunnels.
+    Tls = "tls",
 );
 labels!(
     /// Which way bytes flow.

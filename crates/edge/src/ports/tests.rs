@@ -67,6 +67,7 @@ fn world(ranges: &[NonZeroU16]) -> World {
     let settings = PortSettings {
         bind: Ipv4Addr::LOCALHOST.into(),
         ranges: PortRanges::parse(&ranges.join(",")).unwrap(),
+        tls: None,
         host: "edge.test".into(),
     };
     World {

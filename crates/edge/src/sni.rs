@@ -1,0 +1,186 @@
+//! Which tunnel a TLS connection is for, by the name that its first message
+//! asks for. Nothing is decrypted: the service behind the agent ends the TLS,
+//! and the edge stays blind to all but the name.
+
+use std::future::poll_fn;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_model::{HostName, TunnelName};
+use adit_routing::{Found, Target};
+use rustls::server::Acceptor;
+use tokio::time::timeout;
+
+use crate::http::HttpDoor;
+use crate::visitor::Visitor;
+
+/// Time for the first message.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Most bytes of it: what fits a record, and post-quantum shares go far below.
+const MOST: usize = 16 * 1024 + 5;
+
+/// Why a connection leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoName {
+    #[error("the connection does not begin with TLS")]
+    NotTls,
+    #[error("the first message asks for no name")]
+    Unnamed,
+    #[error("the first message did not come in time or is too long")]
+    Slow,
+    #[error("the visitor went away")]
+    Gone,
+    #[error("no tunnel has the name")]
+    Unknown,
+}
+
+/// Finds tunnels by the names that visitors ask for: the HTTP door's routes,
+/// so that a host leads to one place whatever is spoken.
+pub(crate) struct ByName {
+    http: Arc<HttpDoor>,
+}
+
+impl ByName {
+    pub(crate) fn new(http: Arc<HttpDoor>) -> Arc<Self> {
+        Arc::new(Self { http })
+    }
+
+    /// The tunnel, and what was read of the visitor to find it.
+    pub(crate) async fn tunnel(
+        &self,
+        visitor: &mut Visitor,
+    ) -> Result<(TunnelName, Vec<u8>), NoName> {
+        let mut hello = Hello::default();
+        let named = timeout(DEADLINE, poll_fn(|cx| hello.poll(cx, visitor))).await;
+        let host = named.map_err(|_| NoName::Slow)??;
+        let routes = self.http.routes();
+        let name = match routes.table().lookup(&host, b"/") {
+            Some(Found::Tunnel(label)) => TunnelName::parse(label).map_err(|_| NoName::Unknown)?,
+            Some(Found::Route(route)) => match &route.target {
+                Target::Tunnel(name) => name.clone(),
+                Target::Upstream(_) | Target::Redirect(_) => return Err(NoName::Unknown),
+            },
+            None => return Err(NoName::Unknown),
+        };
+        Ok((name, hello.bytes))
+    }
+}
+
+/// A first message on its way.
+#[derive(Default)]
+struct Hello {
+    bytes: Vec<u8>,
+}
+
+impl Hello {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        visitor: &mut Visitor,
+    ) -> Poll<Result<HostName, NoName>> {
+        loop {
+            match visitor.poll_readable(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(NoName::Gone)),
+                Poll::Pending => return Poll::Pending,
+            }
+            let before = self.bytes.len();
+            if before >= MOST {
+                return Poll::Ready(Err(NoName::Slow));
+            }
+            self.bytes.resize((before + 2048).min(MOST), 0);
+            let read = visitor.poll_read(cx, self.bytes.get_mut(before..).unwrap_or_default());
+            let count = match &read {
+                Poll::Ready(Ok(count)) => *count,
+                _ => 0,
+            };
+            self.bytes.truncate(before + count);
+            match read {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(Err(NoName::Gone)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(name) = server_name(&self.bytes)? {
+                return Poll::Ready(Ok(name));
+            }
+        }
+    }
+}
+
+/// The name that a TLS connection beginning with `bytes` asks for; `None` while
+/// its first message is not whole.
+pub(crate) fn server_name(bytes: &[u8]) -> Result<Option<HostName>, NoName> {
+    let (mut acceptor, mut rest) = (Acceptor::default(), Cursor::new(bytes));
+    while rest.position() < bytes.len() as u64 {
+        // Fails only when its own buffer is full, which is a message too long.
+        let read = acceptor.read_tls(&mut rest);
+        if read.map_err(|_| NoName::Slow)? == 0 {
+            break;
+        }
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                let hello = accepted.client_hello();
+                let name = hello.server_name().ok_or(NoName::Unnamed)?;
+                return HostName::parse(name).map(Some).map_err(|_| NoName::Unnamed);
+            }
+            Err(_) => return Err(NoName::NotTls),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    fn hello(name: &str) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_name_is_read_whatever_the_pieces() {
+        let whole = hello("App.Example.Test");
+        for end in 0..whole.len() {
+            assert_eq!(server_name(&whole[..end]), Ok(None), "{end}");
+        }
+        let name = HostName::parse("app.example.test").unwrap();
+        assert_eq!(server_name(&whole), Ok(Some(name)));
+    }
+
+    #[test]
+    fn what_names_nothing_is_told_apart() {
+        assert_eq!(server_name(b"GET / HTTP/1.1\r\n\r\n"), Err(NoName::NotTls));
+        assert_eq!(server_name(b"SSH-2.0-x\r\n"), Err(NoName::NotTls));
+        // Addresses are not sent as names (RFC 6066 §3).
+        assert_eq!(server_name(&hello("192.0.2.1")), Err(NoName::Unnamed));
+    }
+
+    #[test]
+    fn no_byte_of_it_panics() {
+        let whole = hello("app.example.test");
+        for at in 0..whole.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= flip;
+                // Any answer will do.
+                let _ = server_name(&bytes);
+            }
+        }
+    }
+}
