@@ -13,6 +13,7 @@ use std::time::Duration;
 use adit_model::Code;
 use adit_wire::ResetReason;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -28,6 +29,11 @@ const WAY_BACK: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
 /// How long a resolved name is good for.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
+/// A target that has been silent for so long is asked whether it is there: one
+/// that went away without a word would hold its stream for ever.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often it is asked before the socket is given up.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -123,8 +129,7 @@ impl Connector {
             let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
             match in_time(Instant::now() + share, TcpStream::connect(address)).await {
                 Ok(socket) => {
-                    // Without it small answers wait for acknowledgements.
-                    drop(socket.set_nodelay(true));
+                    tune(&socket);
                     self.remember(&addresses, tried);
                     return Ok(socket);
                 }
@@ -231,6 +236,16 @@ impl Connector {
             why: format!("{}: {why}", self.target),
         }
     }
+}
+
+/// What a socket can do without, where its system refuses.
+fn tune(socket: &TcpStream) {
+    // Without it small answers wait for acknowledgements.
+    drop(socket.set_nodelay(true));
+    let keepalive = TcpKeepalive::new()
+        .with_time(IDLE)
+        .with_interval(PROBE_EVERY);
+    drop(SockRef::from(socket).set_tcp_keepalive(&keepalive));
 }
 
 fn server_name(host: &Host) -> Option<ServerName<'static>> {

@@ -94,6 +94,21 @@ async fn a_bare_port_reaches_either_loopback() {
 }
 
 #[tokio::test]
+async fn a_target_that_goes_silent_is_asked_whether_it_is_there() {
+    let (listener, address) = listener().await;
+    let connector = plain(&address.to_string());
+    let by = Instant::now() + PATIENCE;
+    let Place::Tcp { host, port, .. } = connector.target.place() else {
+        panic!("a TCP address")
+    };
+    let socket = connector.connect_tcp(host, *port, by).await.unwrap();
+    let socket = SockRef::from(&socket);
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), IDLE);
+    drop(listener);
+}
+
+#[tokio::test]
 async fn a_target_that_does_not_answer_is_given_up_before_the_edge_gives_up() {
     // A full backlog leaves connections unanswered.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
