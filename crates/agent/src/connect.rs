@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::local::Local;
-use crate::target::{Host, Place, Target};
+use crate::target::{Host, Place};
 
 /// What an answer may take to travel to the edge.
 const WAY_BACK: Duration = Duration::from_millis(500);
@@ -63,7 +63,9 @@ impl fmt::Display for NotReached {
 
 /// Reaches one target again and again.
 pub(crate) struct Connector {
-    target: Target,
+    place: Place,
+    /// The target as its owner knows it.
+    label: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     resolved: Mutex<Option<Resolved>>,
 }
@@ -75,8 +77,8 @@ struct Resolved {
 
 impl Connector {
     /// `tls` is needed for an `https://` target and unused for another.
-    pub(crate) fn new(target: Target, tls: Option<&TlsConnector>) -> Self {
-        let tls = match (target.place(), tls) {
+    pub(crate) fn new(place: Place, label: String, tls: Option<&TlsConnector>) -> Self {
+        let tls = match (&place, tls) {
             (
                 Place::Tcp {
                     host, tls: true, ..
@@ -86,7 +88,8 @@ impl Connector {
             _ => None,
         };
         Self {
-            target,
+            place,
+            label,
             tls,
             resolved: Mutex::new(None),
         }
@@ -97,7 +100,7 @@ impl Connector {
     pub(crate) async fn connect(&self, patience: Duration) -> Result<Local, NotReached> {
         let budget = patience.saturating_sub(WAY_BACK).min(LONGEST);
         let by = Instant::now() + budget;
-        match self.target.place() {
+        match &self.place {
             Place::Tcp { host, port, tls } => {
                 let socket = self.connect_tcp(host, *port, by).await?;
                 match &self.tls {
@@ -233,7 +236,7 @@ impl Connector {
     fn failed(&self, code: Code, why: impl fmt::Display) -> NotReached {
         NotReached {
             code,
-            why: format!("{}: {why}", self.target),
+            why: format!("{}: {why}", self.label),
         }
     }
 }

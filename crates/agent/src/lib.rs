@@ -38,6 +38,6 @@ mod whole;
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
 pub use run::{join, run};
-pub use settings::{AgentSettings, Login, LoginError, PinFrom, TunnelSettings};
+pub use settings::{AgentSettings, Carries, Login, LoginError, PinFrom, TunnelSettings};
 pub use state::{DataFolder, EdgeRecord, HeldName, Joining, StateError};
-pub use target::{HostHeader, Target, TargetError};
+pub use target::{HostHeader, Target, TargetError, TcpTarget};

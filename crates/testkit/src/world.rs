@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use adit_agent::{AgentError, AgentEvent, AgentSettings, PinFrom, TunnelSettings};
+use adit_agent::{AgentError, AgentEvent, AgentSettings, Carries, PinFrom, TunnelSettings};
 use adit_config::{Input, Paint};
 use adit_edge::config::EdgeConfig;
 use adit_edge::serve::{Edge, Facts};
@@ -256,10 +256,7 @@ impl AgentPlan {
 pub fn tunnel(name: &str, target: &str) -> TunnelSettings {
     TunnelSettings {
         name: Some(TunnelName::parse(name).expect("a tunnel's name")),
-        target: target.parse().expect("a target"),
-        host_header: None,
-        insecure_target: false,
-        auth: None,
+        carries: Carries::http(target.parse().expect("a target")),
         exclusive: false,
     }
 }

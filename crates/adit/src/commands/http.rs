@@ -1,6 +1,6 @@
 //! `adit http`: publish one HTTP service.
 
-use adit_agent::{Login, TunnelSettings};
+use adit_agent::{Carries, Login, TunnelSettings};
 use adit_config::{LogLevel, SecretRef};
 use adit_model::{Code, TunnelName};
 use zeroize::Zeroizing;
@@ -120,16 +120,18 @@ fn tunnel(args: &Args, remarks: &Remarks) -> Result<TunnelSettings, Failure> {
     let host_header = args.host_header.as_deref().map(str::parse).transpose();
     Ok(TunnelSettings {
         name: name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?,
-        target,
-        host_header: host_header.map_err(|why| {
-            Failure::with(
-                Code::USAGE,
-                format!("--host-header: {why}"),
-                "write it like localhost:3000",
-            )
-        })?,
-        insecure_target: args.insecure_target,
-        auth: login(args.auth.as_deref(), remarks)?,
+        carries: Carries::Http {
+            target,
+            insecure_target: args.insecure_target,
+            host_header: host_header.map_err(|why| {
+                Failure::with(
+                    Code::USAGE,
+                    format!("--host-header: {why}"),
+                    "write it like localhost:3000",
+                )
+            })?,
+            auth: login(args.auth.as_deref(), remarks)?,
+        },
         exclusive: args.exclusive,
     })
 }

@@ -12,7 +12,7 @@ mod site;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_agent::{AgentEvent, AgentSettings, PinFrom, Target, TunnelSettings};
+use adit_agent::{AgentEvent, AgentSettings, Carries, PinFrom, Target, TunnelSettings};
 use adit_config::LogLevel;
 use adit_edge::Facts;
 use adit_link::tasks::Tasks;
@@ -170,10 +170,7 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
         data: folder.join("agent"),
         tunnels: vec![TunnelSettings {
             name: Some(name),
-            target,
-            host_header: None,
-            insecure_target: false,
-            auth: None,
+            carries: Carries::http(target),
             exclusive: false,
         }],
         pin: PinFrom::Nowhere,

@@ -39,7 +39,6 @@ pub(super) static PIN: Key<SecretText> = Key::optional(
     SecretText,
     "The PIN on the edge's terminal, read only when the edge wants it. Default: asked for at the terminal.",
 );
-
 pub(super) static WORKERS: Key<Number> = Key::or(
     "workers",
     Number::new(0, 1024).zero("one for each core"),
@@ -62,6 +61,7 @@ pub static TUNNEL: SectionSpec = SectionSpec {
         &NAME,
         &KIND,
         &TARGET,
+        &PORT,
         &HOST_HEADER,
         &INSECURE,
         &AUTH,
@@ -76,22 +76,39 @@ pub(super) static NAME: Key<Parsed<TunnelName>> = Key::optional(
         example: "app",
         parse: |text| TunnelName::parse(text).map_err(|why| why.to_string()),
     },
-    "First label of the public host name. Default: a random one, remembered for the target.",
+    "First label of the public host name; a TCP tunnel has it only to be called by. Default: a random one, remembered for the target.",
 );
-pub(super) static KIND: Key<Choice<()>> = Key::or(
+/// What a tunnel carries, by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Http,
+    Tcp,
+}
+
+pub(super) static KIND: Key<Choice<Kind>> = Key::or(
     "kind",
-    Choice(&[("http", ())]),
+    Choice(&[("http", Kind::Http), ("tcp", Kind::Tcp)]),
     "\"http\"",
-    "What the tunnel carries.",
+    "What the tunnel carries: requests for a host name, or the bytes of a public port.",
 );
-pub(super) static TARGET: Key<Parsed<Target>> = Key::required(
+// As text, because each kind takes it its own way. What TCP takes is a part of
+// what HTTP takes.
+pub(super) static TARGET: Key<Parsed<String>> = Key::required(
     "target",
     Parsed {
         wanted: "a service's port, host:port or URL",
         example: "127.0.0.1:3000",
-        parse: |text| text.parse().map_err(|why: TargetError| reason(&why)),
+        parse: |text| {
+            let target = text.parse::<Target>().map_err(|why| reason(&why));
+            target.map(|_| text.to_owned())
+        },
     },
-    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`.",
+    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`; with `kind = \"tcp\"` no URL.",
+);
+pub(super) static PORT: Key<Number> = Key::optional(
+    "port",
+    Number::new(1, u16::MAX as u32),
+    "With `kind = \"tcp\"`: the public port on the edge. Default: one that the edge chooses.",
 );
 pub(super) static HOST_HEADER: Key<Parsed<HostHeader>> = Key::optional(
     "host_header",
@@ -138,8 +155,10 @@ fn reason(why: &TargetError) -> String {
         TargetError::MoreThanAPlace(_) => {
             "it has a path, a query or a user name, and requests bring their own".to_owned()
         }
-        TargetError::SocketPath | TargetError::NoUnixSockets | TargetError::TooLong => {
-            why.to_string()
-        }
+        TargetError::SocketPath
+        | TargetError::NoUnixSockets
+        | TargetError::TooLong
+        | TargetError::NotAPlace(_)
+        | TargetError::NotBytes(_) => why.to_string(),
     }
 }

@@ -9,6 +9,7 @@ pub mod keys;
 mod read;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 use std::path::PathBuf;
 use std::time::Duration;

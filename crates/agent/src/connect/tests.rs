@@ -11,13 +11,19 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::pump::pump;
+use crate::target::Target;
 use crate::tls;
 
 /// What an edge waits that could ask another agent.
 const PATIENCE: Duration = Duration::from_millis(adit_wire::Start::PATIENCE_MS as u64);
 
+fn connector(target: &str, tls: Option<&TlsConnector>) -> Connector {
+    let target: Target = target.parse().unwrap();
+    Connector::new(target.place().clone(), target.label(), tls)
+}
+
 fn plain(target: &str) -> Connector {
-    Connector::new(target.parse().unwrap(), None)
+    connector(target, None)
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -98,7 +104,7 @@ async fn a_target_that_goes_silent_is_asked_whether_it_is_there() {
     let (listener, address) = listener().await;
     let connector = plain(&address.to_string());
     let by = Instant::now() + PATIENCE;
-    let Place::Tcp { host, port, .. } = connector.target.place() else {
+    let Place::Tcp { host, port, .. } = &connector.place else {
         panic!("a TCP address")
     };
     let socket = connector.connect_tcp(host, *port, by).await.unwrap();
@@ -233,7 +239,7 @@ impl Secure {
         let roots = (!insecure).then(|| self.roots.clone());
         let tls = tls::connector(roots).unwrap();
         let target = format!("https://{host}:{}", self.address.port());
-        let connector = Connector::new(target.parse().unwrap(), Some(&tls));
+        let connector = connector(&target, Some(&tls));
         *connector.resolved() = Some(Resolved {
             until: Instant::now() + Duration::from_secs(60),
             addresses: vec![self.address],
@@ -305,7 +311,7 @@ async fn a_service_without_tls_is_told_apart() {
     let (listener, address) = listener().await;
     let tls = tls::connector(None).unwrap();
     let target = format!("https://127.0.0.1:{}", address.port());
-    let connector = Connector::new(target.parse().unwrap(), Some(&tls));
+    let connector = connector(&target, Some(&tls));
     let answer = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut hello = [0; 16];

@@ -4,6 +4,7 @@ mod admission;
 mod away;
 pub(crate) mod edge;
 mod streams;
+mod tcp;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::edge::{TestEdge, secret};
 use crate::{
-    AgentError, AgentEvent, AgentSettings, DataFolder, Joining, PinFrom, RefusalKind,
+    AgentError, AgentEvent, AgentSettings, Carries, DataFolder, Joining, PinFrom, RefusalKind,
     TunnelSettings, Visitor, VisitorChange,
 };
 
@@ -37,10 +38,7 @@ struct Running {
 pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]) -> AgentSettings {
     let tunnel = |target: &String| TunnelSettings {
         name: None,
-        target: target.parse().unwrap(),
-        host_header: None,
-        insecure_target: false,
-        auth: None,
+        carries: Carries::http(target.parse().unwrap()),
         exclusive: false,
     };
     AgentSettings {
