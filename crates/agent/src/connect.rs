@@ -1,4 +1,4 @@
-//! Reaches a target: resolve, connect, TLS, all within one answer's time.
+//! Reaches a target: resolve, judge, connect, TLS, all within one answer's time.
 //!
 //! An edge waits two seconds for the answer to a start, so everything here
 //! shares 1.5 s; the rest belongs to the way there and back.
@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::allowed::AllowedTargets;
 use crate::local::Local;
 use crate::target::{Host, Place};
 
@@ -48,7 +49,7 @@ impl NotReached {
     /// What the edge is told.
     pub(crate) fn reason(&self) -> ResetReason {
         match self.code {
-            Code::TARGET_REFUSED => ResetReason::TargetRefused,
+            Code::TARGET_REFUSED | Code::TARGET_FORBIDDEN => ResetReason::TargetRefused,
             Code::TARGET_TLS => ResetReason::TargetTls,
             _ => ResetReason::TargetUnreachable,
         }
@@ -66,6 +67,7 @@ pub(crate) struct Connector {
     place: Place,
     /// The target as its owner knows it.
     label: String,
+    allowed: AllowedTargets,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     resolved: Mutex<Option<Resolved>>,
 }
@@ -77,7 +79,12 @@ struct Resolved {
 
 impl Connector {
     /// `tls` is needed for an `https://` target and unused for another.
-    pub(crate) fn new(place: Place, label: String, tls: Option<&TlsConnector>) -> Self {
+    pub(crate) fn new(
+        place: Place,
+        label: String,
+        allowed: AllowedTargets,
+        tls: Option<&TlsConnector>,
+    ) -> Self {
         let tls = match (&place, tls) {
             (
                 Place::Tcp {
@@ -90,6 +97,7 @@ impl Connector {
         Self {
             place,
             label,
+            allowed,
             tls,
             resolved: Mutex::new(None),
         }
@@ -109,6 +117,9 @@ impl Connector {
                     None => Ok(socket.into()),
                 }
             }
+            Place::Unix(path) if !self.allowed.allows_socket(path) => {
+                Err(self.forbidden(&path.display().to_string()))
+            }
             #[cfg(unix)]
             Place::Unix(path) => match in_time(by, UnixStream::connect(path)).await {
                 Ok(socket) => Ok(socket.into()),
@@ -125,7 +136,7 @@ impl Connector {
         port: u16,
         by: Instant,
     ) -> Result<TcpStream, NotReached> {
-        let addresses = self.resolve(host, port, by).await?;
+        let addresses = self.permitted(host, self.resolve(host, port, by).await?)?;
         let mut failures = Vec::new();
         for (tried, address) in addresses.iter().enumerate() {
             let left = by.saturating_duration_since(Instant::now());
@@ -185,30 +196,45 @@ impl Connector {
         {
             return Ok(known.addresses.clone());
         }
-        let name = match host {
-            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
-            // Loopback by definition, whatever a resolver says (RFC 6761 §6.3).
-            Host::Name(name) if name.as_str() == "localhost" => {
-                let both = [
-                    IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    IpAddr::V6(Ipv6Addr::LOCALHOST),
-                ];
-                return Ok(both.map(|ip| SocketAddr::new(ip, port)).into());
-            }
-            Host::Name(name) => name.as_str(),
-        };
-        let found = in_time(by, tokio::net::lookup_host((name, port))).await;
+        if let Some(known) = host.known_addresses() {
+            let sockets = known.into_iter().map(|ip| SocketAddr::new(ip, port));
+            return Ok(sockets.collect());
+        }
+        let name = host.to_string();
+        let found = in_time(by, tokio::net::lookup_host((name.as_str(), port))).await;
         let found = found.map_err(|error| {
             let why = format!("the name {name} does not resolve: {error}");
             self.failed(Code::TARGET_UNKNOWN, why)
         })?;
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in found {
-            if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
+            if !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
         Ok(addresses)
+    }
+
+    /// Those that the agent's own list allows: a name may have got addresses
+    /// that its owner never thought of.
+    fn permitted(
+        &self,
+        host: &Host,
+        found: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, NotReached> {
+        let is_allowed = |address: &SocketAddr| self.allowed.allows(host, *address);
+        let (mut allowed, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_allowed);
+        if allowed.is_empty() && !others.is_empty() {
+            let others: Vec<_> = others.iter().map(SocketAddr::to_string).collect();
+            return Err(self.forbidden(&others.join(", ")));
+        }
+        allowed.truncate(MAX_ADDRESSES);
+        Ok(allowed)
+    }
+
+    fn forbidden(&self, place: &str) -> NotReached {
+        let why = format!("this agent's allowed_targets hold no {place}");
+        self.failed(Code::TARGET_FORBIDDEN, why)
     }
 
     /// The address that answered is tried first next time.

@@ -12,6 +12,7 @@ use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use zeroize::Zeroizing;
 
+use crate::allowed::AllowedTargets;
 use crate::random;
 use crate::target::{HostHeader, Place, Target, TcpTarget};
 
@@ -24,6 +25,8 @@ pub struct AgentSettings {
     pub data: PathBuf,
     /// What to publish.
     pub tunnels: Vec<TunnelSettings>,
+    /// Where streams may lead at all.
+    pub allowed_targets: AllowedTargets,
     /// Where the edge's PIN comes from, should it want one.
     pub pin: PinFrom,
     /// Threads that carry visitors' streams; 0 carries them on the runtime

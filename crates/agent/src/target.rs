@@ -8,7 +8,7 @@
 //! plain TCP has the forms without a scheme.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -114,6 +114,26 @@ impl TcpTarget {
     }
 }
 
+/// What `localhost` means, whatever a resolver says (RFC 6761 §6.3).
+pub(crate) const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+impl Host {
+    /// Its addresses, where no resolver has a say.
+    pub(crate) fn known_addresses(&self) -> Option<Vec<IpAddr>> {
+        match self {
+            Self::Address(address) => Some(vec![*address]),
+            Self::Name(name) => (name.as_str() == "localhost").then(|| LOOPBACK.into()),
+        }
+    }
+
+    pub(crate) fn is_named(&self, name: &HostName) -> bool {
+        matches!(self, Self::Name(own) if own == name)
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -204,6 +224,11 @@ impl FromStr for TcpTarget {
 }
 
 fn unix(path: &str) -> Result<Target, TargetError> {
+    Ok(Target(Place::Unix(parse_path(path)?)))
+}
+
+/// The path behind `unix:`.
+pub(crate) fn parse_path(path: &str) -> Result<PathBuf, TargetError> {
     let path = Path::new(path.strip_prefix("//").unwrap_or(path));
     if !cfg!(unix) {
         return Err(TargetError::NoUnixSockets);
@@ -212,7 +237,7 @@ fn unix(path: &str) -> Result<Target, TargetError> {
     if !path.is_absolute() || path.to_str().is_none_or(unprintable) {
         return Err(TargetError::SocketPath);
     }
-    Ok(Target(Place::Unix(path.to_owned())))
+    Ok(path.to_owned())
 }
 
 fn tcp(whole: &str, rest: &str, default: Option<u16>, tls: bool) -> Result<Target, TargetError> {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::AgentError;
+use crate::allowed::AllowedTargets;
 use crate::connect::Connector;
 use crate::settings::{Carries, TunnelSettings};
 use crate::state::{DataFolder, HeldName};
@@ -113,11 +114,13 @@ impl Tunnels {
     /// Makes the table: names, password hashes, TLS. Blocks on files.
     pub(crate) fn new(
         settings: Vec<TunnelSettings>,
+        allowed: AllowedTargets,
         edge: &PublicKey,
         data: &DataFolder,
     ) -> Result<Self, AgentError> {
         let common = Common {
             tls: Tls::for_all(&settings)?,
+            allowed,
             edge,
             data,
         };
@@ -200,6 +203,7 @@ impl Tls {
 /// What all tunnels are made with.
 struct Common<'a> {
     tls: Tls,
+    allowed: AllowedTargets,
     edge: &'a PublicKey,
     data: &'a DataFolder,
 }
@@ -222,7 +226,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         &common.tls.verified
     };
     let place = settings.carries.place().clone();
-    let connector = Connector::new(place, target.clone(), tls.as_ref());
+    let connector = Connector::new(place, target.clone(), common.allowed.clone(), tls.as_ref());
     let (kind, port, host_header, auth) = match settings.carries {
         Carries::Http {
             host_header, auth, ..

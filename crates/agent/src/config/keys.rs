@@ -3,10 +3,12 @@
 //! from it.
 
 use adit_config::{
-    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Number, Parsed, SecretText, SectionSpec, Spec,
+    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
+    SectionSpec, Spec,
 };
 use adit_model::TunnelName;
 
+use crate::allowed::{AllowedError, AllowedTarget};
 use crate::target::{HostHeader, Target, TargetError};
 
 /// The whole file.
@@ -21,7 +23,7 @@ pub static AGENT: SectionSpec = SectionSpec {
     name: "agent",
     repeated: false,
     help: "The agent itself.",
-    keys: &[&EDGE, &DATA, &PIN, &WORKERS, &DRAIN],
+    keys: &[&EDGE, &DATA, &PIN, &ALLOWED, &WORKERS, &DRAIN],
 };
 
 pub(super) static EDGE: Key<SecretText> = Key::optional(
@@ -39,6 +41,16 @@ pub(super) static PIN: Key<SecretText> = Key::optional(
     SecretText,
     "The PIN on the edge's terminal, read only when the edge wants it. Default: asked for at the terminal.",
 );
+pub(super) static ALLOWED: Key<ListOf<Parsed<AllowedTarget>>> = Key::optional(
+    "allowed_targets",
+    ListOf(Parsed {
+        wanted: "a host, address, network or unix:/path",
+        example: "192.168.1.0/24:22",
+        parse: |text| text.parse().map_err(|why: AllowedError| why.to_string()),
+    }),
+    "Where streams may ever lead, whatever tunnels and edges say: `nas.lan`, `127.0.0.1`, `192.168.1.0/24:22`, `[fd00::/8]:5000-5010`, `unix:/path`. A name that is not listed itself is judged by its address, at each connect. Default: the targets of the tunnels.",
+);
+
 pub(super) static WORKERS: Key<Number> = Key::or(
     "workers",
     Number::new(0, 1024).zero("one for each core"),

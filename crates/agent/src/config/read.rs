@@ -10,12 +10,14 @@ use adit_model::{Code, JoinError, JoinString, Pin};
 
 use super::tunnels::tunnels;
 use super::{Agent, AgentConfig, Log, keys};
+use crate::allowed::AllowedTargets;
 
 pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
     let document = Document::read(&keys::SPEC, input);
     // Each part reports its own mistakes before any of them ends the whole.
-    let agent = own(&document);
-    let tunnels = tunnels(&document);
+    let allowed = allowed(&document.section(&keys::AGENT));
+    let agent = own(&document, allowed.clone());
+    let tunnels = tunnels(&document, allowed.as_ref());
     let log = log(&document.section(&keys::LOG));
     let config = (|| {
         Some(AgentConfig {
@@ -27,7 +29,7 @@ pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
     document.finish(config)
 }
 
-fn own(document: &Document<'_>) -> Option<Agent> {
+fn own(document: &Document<'_>, allowed: Option<AllowedTargets>) -> Option<Agent> {
     let section = document.section(&keys::AGENT);
     let edge = edge(document, &section);
     let pin = pin(document, &section);
@@ -45,9 +47,18 @@ fn own(document: &Document<'_>) -> Option<Agent> {
         edge: edge?,
         data: data?,
         pin: pin?,
+        allowed_targets: allowed?,
         workers: number(&section, &keys::WORKERS)? as usize,
         drain: Duration::from_secs(u64::from(number(&section, &keys::DRAIN)?)),
     })
+}
+
+/// `None`: a mistake was recorded.
+fn allowed(section: &Section<'_>) -> Option<AllowedTargets> {
+    match section.given(&keys::ALLOWED) {
+        Some(given) => Some(AllowedTargets::only(given.value)),
+        None => (!section.is_given("allowed_targets")).then(AllowedTargets::default),
+    }
 }
 
 /// The outer `None`: a mistake was recorded.

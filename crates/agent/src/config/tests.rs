@@ -115,6 +115,8 @@ fn values_become_what_they_mean() {
 #[test]
 fn a_tcp_tunnel_has_a_port_or_the_edge_chooses() {
     let text = r#"
+        [agent]
+        allowed_targets = ["localhost:22", "192.168.1.0/24:5432"]
         [[tunnel]]
         kind = "tcp"
         target = "22"
@@ -134,6 +136,14 @@ fn a_tcp_tunnel_has_a_port_or_the_edge_chooses() {
         .collect();
     let wanted = [("localhost:22", Some(2222)), ("db.lan:5432", None)];
     assert_eq!(told, wanted.map(|(target, port)| (target.to_owned(), port)));
+
+    // The same list from the environment, where commas separate.
+    let variable = ("ADIT_AGENT_ALLOWED_TARGETS", "localhost:22, 10.0.0.0/8:22");
+    let told = parse(text, &[variable]).unwrap_err().to_string();
+    assert!(
+        told.contains("leads to db.lan:5432, which `allowed_targets` forbids"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -9,11 +9,15 @@ use adit_config::{Document, Place, Section};
 use adit_model::{Code, TunnelName};
 
 use super::keys::{self, Kind};
+use crate::allowed::AllowedTargets;
 use crate::settings::{Carries, Login, TunnelSettings};
 use crate::target::{Target, TcpTarget};
 
-/// `None` when one of them is wrong.
-pub(super) fn tunnels(document: &Document<'_>) -> Option<Vec<TunnelSettings>> {
+/// `None` when one of them is wrong. Without `allowed` no target is judged.
+pub(super) fn tunnels(
+    document: &Document<'_>,
+    allowed: Option<&AllowedTargets>,
+) -> Option<Vec<TunnelSettings>> {
     let mut names = Seen::new(document, "tunnel", "name");
     let mut ports = Seen::new(document, "port", "port");
     let mut tunnels = Some(Vec::new());
@@ -23,14 +27,14 @@ pub(super) fn tunnels(document: &Document<'_>) -> Option<Vec<TunnelSettings>> {
             names.add(&section, name.clone());
         }
         let tunnel = tunnel(document, &section, name);
-        if let Some(TunnelSettings {
-            carries: Carries::Tcp {
+        if let Some(tunnel) = &tunnel {
+            if let Carries::Tcp {
                 port: Some(port), ..
-            },
-            ..
-        }) = &tunnel
-        {
-            ports.add(&section, *port);
+            } = tunnel.carries
+            {
+                ports.add(&section, port);
+            }
+            within(document, &section, &tunnel.carries, allowed);
         }
         match (&mut tunnels, tunnel) {
             (Some(all), Some(tunnel)) => all.push(tunnel),
@@ -69,6 +73,25 @@ impl<'d, T: Eq + Hash + Display> Seen<'d, T> {
         let help = format!("give one of both another {key}");
         section.complain(Code::CONFIG_DUPLICATE, key, &sentence, Some(&help));
     }
+}
+
+/// The agent's own list: a target that it can never allow is a mistake.
+fn within(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    carries: &Carries,
+    allowed: Option<&AllowedTargets>,
+) {
+    if allowed.is_none_or(|allowed| allowed.may_lead_to(carries)) {
+        return;
+    }
+    let list = document.section(&keys::AGENT).place_of("allowed_targets");
+    let line = document.line_of(&list);
+    let line = line.map_or_else(String::new, |line| format!(" of line {line}"));
+    let place = carries.place();
+    let sentence = format!("`target` leads to {place}, which `allowed_targets`{line} forbids");
+    let help = format!("add \"{place}\" to allowed_targets under [agent], or take another target");
+    section.complain(Code::CONFIG_CONFLICT, "target", &sentence, Some(&help));
 }
 
 fn tunnel(

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_link::tasks::Tasks;
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_millis(adit_wire::Start::PATIENCE_MS a
 
 fn connector(target: &str, tls: Option<&TlsConnector>) -> Connector {
     let target: Target = target.parse().unwrap();
-    Connector::new(target.place().clone(), target.label(), tls)
+    let allowed = AllowedTargets::default();
+    Connector::new(target.place().clone(), target.label(), allowed, tls)
 }
 
 fn plain(target: &str) -> Connector {
@@ -86,6 +88,38 @@ async fn every_address_has_its_turn_and_the_good_one_is_remembered() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_not_allowed_is_never_tried() {
+    let (listener, good) = listener().await;
+    let elsewhere = TcpListener::bind(("127.0.0.2", good.port())).await.unwrap();
+    let bad = elsewhere.local_addr().unwrap();
+    let resolved = |addresses| {
+        Some(Resolved {
+            until: Instant::now() + Duration::from_secs(60),
+            addresses,
+        })
+    };
+    let mut connector = plain("http://service.test:80");
+    connector.allowed = AllowedTargets::only(vec!["127.0.0.1".parse().unwrap()]);
+    *connector.resolved() = resolved(vec![bad, good]);
+    connector.connect(PATIENCE).await.unwrap();
+    listener.accept().await.unwrap();
+
+    // The name leads elsewhere from now on.
+    *connector.resolved() = resolved(vec![bad]);
+    let failed = failure(&connector).await;
+    assert_eq!(failed.code, Code::TARGET_FORBIDDEN);
+    assert_eq!(failed.reason(), ResetReason::TargetRefused);
+    assert!(failed.why.contains(&bad.to_string()), "{failed}");
+    let knocked = elsewhere.into_std().unwrap().accept();
+    assert_eq!(knocked.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+    // A list that holds the name holds all it leads to.
+    connector.allowed = AllowedTargets::only(vec!["service.test".parse().unwrap()]);
+    *connector.resolved() = resolved(vec![good]);
+    connector.connect(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_bare_port_reaches_either_loopback() {
     let v6 = TcpListener::bind("[::1]:0").await.unwrap();
     let port = v6.local_addr().unwrap().port();
@@ -140,7 +174,10 @@ async fn a_target_that_does_not_answer_is_given_up_before_the_edge_gives_up() {
 async fn unix_sockets_are_targets() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.sock");
-    let connector = plain(&format!("unix:{}", path.display()));
+    let mut connector = plain(&format!("unix:{}", path.display()));
+    connector.allowed = AllowedTargets::only(vec!["unix:/run/other.sock".parse().unwrap()]);
+    assert_eq!(failure(&connector).await.code, Code::TARGET_FORBIDDEN);
+    connector.allowed = AllowedTargets::default();
     assert_eq!(failure(&connector).await.code, Code::TARGET_REFUSED);
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let mut world = Piped::through(&connector).await;

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::edge::{TestEdge, secret};
 use crate::{
-    AgentError, AgentEvent, AgentSettings, Carries, DataFolder, Joining, PinFrom, RefusalKind,
-    TunnelSettings, Visitor, VisitorChange,
+    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carries, DataFolder, Joining, PinFrom,
+    RefusalKind, TunnelSettings, Visitor, VisitorChange,
 };
 
 /// A running agent.
@@ -45,6 +45,7 @@ pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]
         join,
         data: data.to_owned(),
         tunnels: targets.iter().map(tunnel).collect(),
+        allowed_targets: AllowedTargets::default(),
         pin: PinFrom::Nowhere,
         workers: 0,
         drain: Duration::from_secs(10),

@@ -1,7 +1,9 @@
-//! A TCP tunnel: bytes in any order, each end on its own.
+//! A TCP tunnel: bytes in any order, each end on its own, and only where the
+//! agent's own list allows.
 
 use std::num::NonZeroU16;
 
+use adit_model::Code;
 use adit_wire::TunnelKind;
 
 use super::*;
@@ -112,5 +114,39 @@ async fn a_service_that_ends_first_still_listens() {
     service.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "all of it");
     assert!(visitor.0.end().await.is_some(), "the channel is used again");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_agents_own_list_forbids_is_never_connected() {
+    let mut world = World::new().await;
+    let mut settings = tcp(&world, None);
+    let entry = "10.0.0.0/8".parse().unwrap();
+    settings.allowed_targets = AllowedTargets::only(vec![entry]);
+    let mut agent = Running::start(settings);
+    let joined = world.edge.next().await;
+    agent.live().await;
+    let error = broken(joined.stream(1).await).await;
+    let StreamError::Reset { reason, delivered } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        (reason, delivered),
+        (ResetReason::TargetRefused, Delivered::None)
+    );
+    let (code, why) = agent
+        .event(|event| match event {
+            AgentEvent::TargetTrouble { code, why, .. } => Some((code, why)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(code, Code::TARGET_FORBIDDEN);
+    assert!(why.contains("allowed_targets"), "{why}");
+    let knocked = world.service.into_std().unwrap().accept();
+    assert_eq!(
+        knocked.unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock,
+        "nobody knocked"
+    );
     agent.stop().await;
 }
