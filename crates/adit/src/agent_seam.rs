@@ -34,6 +34,7 @@ fn settings(config: AgentConfig, screen: &Arc<Screen>) -> AgentSettings {
         join: config.agent.edge,
         data: config.agent.data,
         tunnels: config.tunnels,
+        allowed_targets: config.agent.allowed_targets,
         pin: ask::pin(config.agent.pin, screen),
         workers: match config.agent.workers {
             0 => default_count(),

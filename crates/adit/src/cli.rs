@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agents, client, completions, config, edge, explain, guests, http, join, key, secret, server,
+    tcp,
 };
 use crate::{demo, terminal};
 
@@ -25,6 +26,7 @@ use crate::{demo, terminal};
   adit server --domain example.test  an edge; prints the join string and the PIN
   adit join adit1…                   this machine becomes an agent of that edge
   adit http 3000                     publish what listens on port 3000
+  adit tcp 22 --port 2222            publish port 22 as port 2222 of the edge
 
 Exit status: 0 done, 1 failed, 2 wrong use, 3 refused by the other side,
 4 the other side was not reached."
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Join(join::Args),
     /// Publish one HTTP service
     Http(http::Args),
+    /// Publish one TCP service
+    Tcp(tcp::Args),
     /// Publish the tunnels of a configuration file
     Client(client::Args),
     /// Check, describe or show configuration files

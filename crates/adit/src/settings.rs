@@ -131,6 +131,11 @@ impl Options {
 pub(crate) struct Remarks(RefCell<Vec<String>>);
 
 impl Remarks {
+    /// One more.
+    pub(crate) fn add(&self, remark: &str) {
+        self.0.borrow_mut().push(remark.to_owned());
+    }
+
     /// Each as a warning in the log, which has to be started.
     pub(crate) fn log(&self) {
         for remark in self.0.borrow().iter() {

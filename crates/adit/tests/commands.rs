@@ -115,12 +115,17 @@ fn wrong_command_lines_are_told_with_the_code_of_wrong_use() {
     let world = World::new();
     let cases = [
         ("", "Usage: adit <COMMAND>"),
-        ("htpp 3000", "a similar subcommand exists: 'http'"),
+        ("htpp 3000", "similar subcommands exist: 'tcp', 'http'"),
         ("http", "<TARGET>"),
         (
             "http 3000 --nmae app",
             "a similar argument exists: '--name'",
         ),
+        ("tcp", "<TARGET>"),
+        ("tcp 22 --port 0", "0 is not in 1..=65535"),
+        ("tcp 22 --port 65536", "65536 is not in 1..=65535"),
+        ("tcp 22 --target 22", "cannot be used with"),
+        ("tcp 22 --auth ann:x", "unexpected argument '--auth'"),
         ("server --print-join --print-pin", "cannot be used with"),
         ("server token", "new"),
     ];

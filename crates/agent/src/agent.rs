@@ -342,9 +342,8 @@ impl Agent {
             TunnelState::Live => {
                 link.opened(tunnel.id);
                 let pattern = &link.link.auth().url_pattern;
-                let by_pattern = || pattern.replace("{name}", name.as_str());
                 self.teller.tell(AgentEvent::Live {
-                    url: status.url.unwrap_or_else(by_pattern),
+                    url: tunnel.url(status.url, pattern),
                     target: tunnel.target.clone(),
                     tunnel: name,
                 });

@@ -1,4 +1,4 @@
-//! Reaches a target: resolve, connect, TLS, all within one answer's time.
+//! Reaches a target: resolve, judge, connect, TLS, all within one answer's time.
 //!
 //! An edge waits two seconds for the answer to a start, so everything here
 //! shares 1.5 s; the rest belongs to the way there and back.
@@ -6,21 +6,23 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_model::Code;
 use adit_wire::ResetReason;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::allowed::AllowedTargets;
 use crate::local::Local;
-use crate::target::{Host, Place, Target};
+use crate::target::{Host, Place};
 
 /// What an answer may take to travel to the edge.
 const WAY_BACK: Duration = Duration::from_millis(500);
@@ -28,6 +30,11 @@ const WAY_BACK: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
 /// How long a resolved name is good for.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
+/// A target that has been silent for so long is asked whether it is there: one
+/// that went away without a word would hold its stream for ever.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often it is asked before the socket is given up.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -42,7 +49,7 @@ impl NotReached {
     /// What the edge is told.
     pub(crate) fn reason(&self) -> ResetReason {
         match self.code {
-            Code::TARGET_REFUSED => ResetReason::TargetRefused,
+            Code::TARGET_REFUSED | Code::TARGET_FORBIDDEN => ResetReason::TargetRefused,
             Code::TARGET_TLS => ResetReason::TargetTls,
             _ => ResetReason::TargetUnreachable,
         }
@@ -57,7 +64,10 @@ impl fmt::Display for NotReached {
 
 /// Reaches one target again and again.
 pub(crate) struct Connector {
-    target: Target,
+    place: Place,
+    /// The target as its owner knows it.
+    label: String,
+    allowed: AllowedTargets,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     resolved: Mutex<Option<Resolved>>,
 }
@@ -69,8 +79,13 @@ struct Resolved {
 
 impl Connector {
     /// `tls` is needed for an `https://` target and unused for another.
-    pub(crate) fn new(target: Target, tls: Option<&TlsConnector>) -> Self {
-        let tls = match (target.place(), tls) {
+    pub(crate) fn new(
+        place: Place,
+        label: String,
+        allowed: AllowedTargets,
+        tls: Option<&TlsConnector>,
+    ) -> Self {
+        let tls = match (&place, tls) {
             (
                 Place::Tcp {
                     host, tls: true, ..
@@ -80,7 +95,9 @@ impl Connector {
             _ => None,
         };
         Self {
-            target,
+            place,
+            label,
+            allowed,
             tls,
             resolved: Mutex::new(None),
         }
@@ -91,7 +108,7 @@ impl Connector {
     pub(crate) async fn connect(&self, patience: Duration) -> Result<Local, NotReached> {
         let budget = patience.saturating_sub(WAY_BACK).min(LONGEST);
         let by = Instant::now() + budget;
-        match self.target.place() {
+        match &self.place {
             Place::Tcp { host, port, tls } => {
                 let socket = self.connect_tcp(host, *port, by).await?;
                 match &self.tls {
@@ -99,6 +116,9 @@ impl Connector {
                     None if *tls => Err(self.failed(Code::TARGET_TLS, "TLS cannot be used here")),
                     None => Ok(socket.into()),
                 }
+            }
+            Place::Unix(path) if !self.allowed.allows_socket(path) => {
+                Err(self.forbidden(&path.display().to_string()))
             }
             #[cfg(unix)]
             Place::Unix(path) => match in_time(by, UnixStream::connect(path)).await {
@@ -116,15 +136,14 @@ impl Connector {
         port: u16,
         by: Instant,
     ) -> Result<TcpStream, NotReached> {
-        let addresses = self.resolve(host, port, by).await?;
+        let addresses = self.permitted(host, self.resolve(host, port, by).await?)?;
         let mut failures = Vec::new();
         for (tried, address) in addresses.iter().enumerate() {
             let left = by.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
             match in_time(Instant::now() + share, TcpStream::connect(address)).await {
                 Ok(socket) => {
-                    // Without it small answers wait for acknowledgements.
-                    drop(socket.set_nodelay(true));
+                    tune(&socket);
                     self.remember(&addresses, tried);
                     return Ok(socket);
                 }
@@ -177,30 +196,45 @@ impl Connector {
         {
             return Ok(known.addresses.clone());
         }
-        let name = match host {
-            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
-            // Loopback by definition, whatever a resolver says (RFC 6761 §6.3).
-            Host::Name(name) if name.as_str() == "localhost" => {
-                let both = [
-                    IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    IpAddr::V6(Ipv6Addr::LOCALHOST),
-                ];
-                return Ok(both.map(|ip| SocketAddr::new(ip, port)).into());
-            }
-            Host::Name(name) => name.as_str(),
-        };
-        let found = in_time(by, tokio::net::lookup_host((name, port))).await;
+        if let Some(known) = host.known_addresses() {
+            let sockets = known.into_iter().map(|ip| SocketAddr::new(ip, port));
+            return Ok(sockets.collect());
+        }
+        let name = host.to_string();
+        let found = in_time(by, tokio::net::lookup_host((name.as_str(), port))).await;
         let found = found.map_err(|error| {
             let why = format!("the name {name} does not resolve: {error}");
             self.failed(Code::TARGET_UNKNOWN, why)
         })?;
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in found {
-            if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
+            if !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
         Ok(addresses)
+    }
+
+    /// Those that the agent's own list allows: a name may have got addresses
+    /// that its owner never thought of.
+    fn permitted(
+        &self,
+        host: &Host,
+        found: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, NotReached> {
+        let is_allowed = |address: &SocketAddr| self.allowed.allows(host, *address);
+        let (mut allowed, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_allowed);
+        if allowed.is_empty() && !others.is_empty() {
+            let others: Vec<_> = others.iter().map(SocketAddr::to_string).collect();
+            return Err(self.forbidden(&others.join(", ")));
+        }
+        allowed.truncate(MAX_ADDRESSES);
+        Ok(allowed)
+    }
+
+    fn forbidden(&self, place: &str) -> NotReached {
+        let why = format!("this agent's allowed_targets hold no {place}");
+        self.failed(Code::TARGET_FORBIDDEN, why)
     }
 
     /// The address that answered is tried first next time.
@@ -228,9 +262,19 @@ impl Connector {
     fn failed(&self, code: Code, why: impl fmt::Display) -> NotReached {
         NotReached {
             code,
-            why: format!("{}: {why}", self.target),
+            why: format!("{}: {why}", self.label),
         }
     }
+}
+
+/// What a socket can do without, where its system refuses.
+fn tune(socket: &TcpStream) {
+    // Without it small answers wait for acknowledgements.
+    drop(socket.set_nodelay(true));
+    let keepalive = TcpKeepalive::new()
+        .with_time(IDLE)
+        .with_interval(PROBE_EVERY);
+    drop(SockRef::from(socket).set_tcp_keepalive(&keepalive));
 }
 
 fn server_name(host: &Host) -> Option<ServerName<'static>> {

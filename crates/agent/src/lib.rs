@@ -7,11 +7,13 @@
 //! logged above debug a second time.
 //!
 //! Invariant: an agent connects to the targets that its own settings name and
-//! to nothing else; no message of an edge can widen that.
+//! allow, and to nothing else; no message of an edge and no answer of a
+//! resolver can widen that.
 
 pub mod config;
 
 mod agent;
+mod allowed;
 mod backoff;
 mod connect;
 mod error;
@@ -35,9 +37,10 @@ mod tunnels;
 #[cfg(test)]
 mod whole;
 
+pub use allowed::{AllowedError, AllowedTarget, AllowedTargets};
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
 pub use run::{join, run};
-pub use settings::{AgentSettings, Login, LoginError, PinFrom, TunnelSettings};
+pub use settings::{AgentSettings, Carries, Login, LoginError, PinFrom, TunnelSettings};
 pub use state::{DataFolder, EdgeRecord, HeldName, Joining, StateError};
-pub use target::{HostHeader, Target, TargetError};
+pub use target::{HostHeader, Target, TargetError, TcpTarget};

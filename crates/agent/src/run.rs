@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{Agent, telling};
+use crate::allowed::AllowedTargets;
 use crate::error::{self, AgentError};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
@@ -40,7 +41,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let teller = Arc::new(Teller::new(events));
-    let ready = Ready::prepare(settings.join, settings.data, settings.tunnels).await?;
+    let tunnels = (settings.tunnels, settings.allowed_targets);
+    let ready = Ready::prepare(settings.join, settings.data, tunnels).await?;
     let workers = match settings.workers {
         0 => None,
         count => Some(Workers::start("agent", count)?),
@@ -80,7 +82,8 @@ pub async fn join(
     pin: PinFrom,
 ) -> Result<(PublicKey, Joining), AgentError> {
     let edge = join.edge;
-    let mut ready = Ready::prepare(Some(join.clone()), data, Vec::new()).await?;
+    let nothing = (Vec::new(), AllowedTargets::default());
+    let mut ready = Ready::prepare(Some(join.clone()), data, nothing).await?;
     let (unheard, _) = mpsc::channel(1);
     let teller = Arc::new(Teller::new(unheard));
     let mut pins = Pins::new(pin);
@@ -124,13 +127,13 @@ impl Ready {
     pub(crate) async fn prepare(
         join: Option<JoinString>,
         data: PathBuf,
-        tunnels: Vec<TunnelSettings>,
+        (tunnels, allowed): (Vec<TunnelSettings>, AllowedTargets),
     ) -> Result<Self, AgentError> {
         let blocking = move || {
             let data = DataFolder::open(&data)?;
             let identity = Arc::new(data.identity()?);
             let known = Known::find(join, data.clone())?;
-            let tunnels = Arc::new(Tunnels::new(tunnels, &known.edge, &data)?);
+            let tunnels = Arc::new(Tunnels::new(tunnels, allowed, &known.edge, &data)?);
             Ok(Self {
                 known,
                 tunnels,

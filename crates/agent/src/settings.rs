@@ -1,6 +1,7 @@
 //! What an agent is told to do: values that are valid already.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use zeroize::Zeroizing;
 
+use crate::allowed::AllowedTargets;
 use crate::random;
-use crate::target::{HostHeader, Target};
+use crate::target::{HostHeader, Place, Target, TcpTarget};
 
 /// Everything that [`crate::run()`] needs.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct AgentSettings {
     pub data: PathBuf,
     /// What to publish.
     pub tunnels: Vec<TunnelSettings>,
+    /// Where streams may lead at all.
+    pub allowed_targets: AllowedTargets,
     /// Where the edge's PIN comes from, should it want one.
     pub pin: PinFrom,
     /// Threads that carry visitors' streams; 0 carries them on the runtime
@@ -37,16 +41,75 @@ pub struct AgentSettings {
 pub struct TunnelSettings {
     /// Its name; `None` for a random one that is remembered for the target.
     pub name: Option<TunnelName>,
-    /// Where its streams lead.
-    pub target: Target,
-    /// The `Host` header that the service wants to see.
-    pub host_header: Option<HostHeader>,
-    /// Take any certificate of an `https://` target.
-    pub insecure_target: bool,
-    /// What visitors must give.
-    pub auth: Option<Login>,
+    /// What it carries, and where to.
+    pub carries: Carries,
     /// Refuse to share the name with another agent.
     pub exclusive: bool,
+}
+
+/// What a tunnel carries, and where to: each kind with what it alone has.
+#[derive(Debug)]
+pub enum Carries {
+    /// Requests for a host name.
+    Http {
+        /// Where its streams lead.
+        target: Target,
+        /// Take any certificate of an `https://` target.
+        insecure_target: bool,
+        /// The `Host` header that the service wants to see.
+        host_header: Option<HostHeader>,
+        /// What visitors must give.
+        auth: Option<Login>,
+    },
+    /// The bytes of a public port as they are.
+    Tcp {
+        /// Where its streams lead.
+        target: TcpTarget,
+        /// The public port to ask for; `None`: one that the edge chooses.
+        port: Option<NonZeroU16>,
+    },
+}
+
+impl Carries {
+    /// Requests, with nothing special about them.
+    #[must_use]
+    pub const fn http(target: Target) -> Self {
+        Self::Http {
+            target,
+            insecure_target: false,
+            host_header: None,
+            auth: None,
+        }
+    }
+
+    /// The target as people write it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Http { target, .. } => target.label(),
+            Self::Tcp { target, .. } => target.label(),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        match self {
+            Self::Http { target, .. } => target.place(),
+            Self::Tcp { target, .. } => target.place(),
+        }
+    }
+
+    /// Whether the agent speaks TLS to the target, and if so, whether it takes
+    /// any certificate.
+    pub(crate) fn insecure_tls(&self) -> Option<bool> {
+        match self {
+            Self::Http {
+                target,
+                insecure_target,
+                ..
+            } => target.is_tls().then_some(*insecure_target),
+            Self::Tcp { .. } => None,
+        }
+    }
 }
 
 /// Where the edge's PIN comes from.

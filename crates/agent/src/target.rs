@@ -4,10 +4,11 @@
 //! Forms: `3000`, `host:port`, `[::1]:3000`, `http://host[:port]`,
 //! `https://host[:port]`, `unix:/path`. A bare port means `localhost`, which
 //! is both loopback addresses (RFC 6761 §6.3). A path, a query or a user name
-//! is refused: an agent carries bytes and rewrites none.
+//! is refused: an agent carries bytes and rewrites none. What is reached in
+//! plain TCP has the forms without a scheme.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -22,6 +23,12 @@ pub enum TargetError {
     /// Neither a port nor any of the other forms.
     #[error("target {0:?} is not a port, host:port, http:// or https:// URL, or unix:/path")]
     NotATarget(String),
+    /// None of the forms of a place whose bytes are carried as they are.
+    #[error("target {0:?} is not a port, host:port or unix:/path")]
+    NotAPlace(String),
+    /// A URL where no protocol is spoken.
+    #[error("a TCP tunnel carries bytes as they are: write host:port, not {0:?}")]
+    NotBytes(String),
     /// A scheme that no local service is reached by.
     #[error("target scheme {0:?} is not known: use http://, https:// or unix:")]
     Scheme(String),
@@ -48,9 +55,13 @@ pub enum TargetError {
 /// Longest label that is sent to an edge.
 const MAX_LABEL: usize = 256;
 
-/// A local service.
+/// A local service that speaks HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target(Place);
+
+/// A local service whose bytes are carried as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TcpTarget(Place);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
@@ -91,6 +102,38 @@ impl Target {
     }
 }
 
+impl TcpTarget {
+    pub(crate) fn place(&self) -> &Place {
+        &self.0
+    }
+
+    /// The target as people write it, at most 256 characters.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// What `localhost` means, whatever a resolver says (RFC 6761 §6.3).
+pub(crate) const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+impl Host {
+    /// Its addresses, where no resolver has a say.
+    pub(crate) fn known_addresses(&self) -> Option<Vec<IpAddr>> {
+        match self {
+            Self::Address(address) => Some(vec![*address]),
+            Self::Name(name) => (name.as_str() == "localhost").then(|| LOOPBACK.into()),
+        }
+    }
+
+    pub(crate) fn is_named(&self, name: &HostName) -> bool {
+        matches!(self, Self::Name(own) if own == name)
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,15 +144,23 @@ impl fmt::Display for Host {
     }
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Place::Tcp { host, port, tls } => {
-                let scheme = if *tls { "https" } else { "http" };
-                write!(f, "{scheme}://{host}:{port}")
-            }
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
+        f.write_str(match &self.0 {
+            Place::Tcp { tls: true, .. } => "https://",
+            Place::Tcp { tls: false, .. } => "http://",
+            Place::Unix(_) => "",
+        })?;
+        self.0.fmt(f)
     }
 }
 
@@ -141,7 +192,43 @@ impl FromStr for Target {
     }
 }
 
+impl fmt::Display for TcpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<Target> for TcpTarget {
+    /// The same place, whatever is spoken there.
+    fn from(target: Target) -> Self {
+        Self(target.0)
+    }
+}
+
+impl FromStr for TcpTarget {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let text = text.trim();
+        if text.contains("://") && !text.starts_with("unix:") {
+            return Err(TargetError::NotBytes(shortened(text)));
+        }
+        match text.parse::<Target>() {
+            Ok(Target(place)) => Ok(Self(place)),
+            Err(TargetError::Empty | TargetError::NotATarget(_)) => {
+                Err(TargetError::NotAPlace(shortened(text)))
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
 fn unix(path: &str) -> Result<Target, TargetError> {
+    Ok(Target(Place::Unix(parse_path(path)?)))
+}
+
+/// The path behind `unix:`.
+pub(crate) fn parse_path(path: &str) -> Result<PathBuf, TargetError> {
     let path = Path::new(path.strip_prefix("//").unwrap_or(path));
     if !cfg!(unix) {
         return Err(TargetError::NoUnixSockets);
@@ -150,7 +237,7 @@ fn unix(path: &str) -> Result<Target, TargetError> {
     if !path.is_absolute() || path.to_str().is_none_or(unprintable) {
         return Err(TargetError::SocketPath);
     }
-    Ok(Target(Place::Unix(path.to_owned())))
+    Ok(path.to_owned())
 }
 
 fn tcp(whole: &str, rest: &str, default: Option<u16>, tls: bool) -> Result<Target, TargetError> {
@@ -174,7 +261,11 @@ fn tcp(whole: &str, rest: &str, default: Option<u16>, tls: bool) -> Result<Targe
 }
 
 fn not_a_target(text: &str) -> TargetError {
-    TargetError::NotATarget(text.chars().take(MAX_LABEL).collect())
+    TargetError::NotATarget(shortened(text))
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_LABEL).collect()
 }
 
 /// Host (brackets of an IPv6 literal kept) and port text of an authority.
@@ -226,7 +317,7 @@ impl FromStr for HostHeader {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        let refused = || TargetError::Host(text.chars().take(MAX_LABEL).collect());
+        let refused = || TargetError::Host(shortened(text));
         let (host, port) = split_port(text.trim()).ok_or_else(refused)?;
         let host = parse_host(host).ok_or_else(refused)?;
         let port = port
@@ -268,6 +359,32 @@ mod tests {
         }
         assert!("https://a".parse::<Target>().unwrap().is_tls());
         assert!(!"3000".parse::<Target>().unwrap().is_tls());
+    }
+
+    #[test]
+    fn what_is_reached_in_plain_tcp_has_no_scheme() {
+        let cases = [
+            ("22", "localhost:22"),
+            (" 192.168.1.5:22 ", "192.168.1.5:22"),
+            ("[::1]:22", "[::1]:22"),
+            ("Nas.Lan:5432", "nas.lan:5432"),
+            ("unix:///run/db.sock", "unix:/run/db.sock"),
+        ];
+        for (text, want) in cases {
+            let label = |text: &str| text.parse::<TcpTarget>().unwrap().label();
+            assert_eq!(label(text), want, "{text}");
+            assert_eq!(label(want), want, "a label parses as itself");
+        }
+        let refused = |text: &str| text.parse::<TcpTarget>().unwrap_err();
+        for text in ["http://nas.lan:22", "HTTPS://nas.lan", "tcp://localhost:22"] {
+            assert_eq!(refused(text), TargetError::NotBytes(text.to_owned()));
+        }
+        for text in ["", "localhost", "::1:22"] {
+            assert_eq!(refused(text), TargetError::NotAPlace(text.to_owned()));
+        }
+        assert!(matches!(refused("localhost:0"), TargetError::Port(_)));
+        assert!(matches!(refused("a b:22"), TargetError::Host(_)));
+        assert_eq!(refused("unix:db.sock"), TargetError::SocketPath);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariant: the table is made from the agent's own settings and never
 //! grows; a stream for a tunnel that is not in it is refused.
 
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::AgentError;
+use crate::allowed::AllowedTargets;
 use crate::connect::Connector;
-use crate::settings::TunnelSettings;
+use crate::settings::{Carries, TunnelSettings};
 use crate::state::{DataFolder, HeldName};
 use crate::tls;
 
@@ -28,6 +30,8 @@ pub(crate) struct Tunnel {
     pub(crate) connector: Connector,
     pub(crate) insecure: bool,
     pub(crate) target: String,
+    kind: TunnelKind,
+    port: Option<NonZeroU16>,
     host_header: Option<String>,
     auth: Option<String>,
     exclusive: bool,
@@ -46,13 +50,22 @@ impl Tunnel {
         OpenTunnel {
             tunnel: self.id,
             name: self.name.clone(),
-            kind: TunnelKind::Http,
+            kind: self.kind,
             exclusive: self.exclusive,
             auth: self.auth.clone(),
             host_header: self.host_header.clone(),
             target: self.target.clone(),
-            port: None,
+            port: self.port,
         }
+    }
+
+    /// Where visitors find it: what the edge told, else what follows from its
+    /// pattern. A pattern says nothing about ports.
+    pub(crate) fn url(&self, told: Option<String>, pattern: &str) -> String {
+        told.unwrap_or_else(|| match self.kind {
+            TunnelKind::Http => pattern.replace("{name}", self.name.as_str()),
+            _ => "unknown".to_owned(),
+        })
     }
 
     /// Streams now open and ever, this one included.
@@ -101,12 +114,18 @@ impl Tunnels {
     /// Makes the table: names, password hashes, TLS. Blocks on files.
     pub(crate) fn new(
         settings: Vec<TunnelSettings>,
+        allowed: AllowedTargets,
         edge: &PublicKey,
         data: &DataFolder,
     ) -> Result<Self, AgentError> {
-        let tls = Tls::for_all(&settings)?;
+        let common = Common {
+            tls: Tls::for_all(&settings)?,
+            allowed,
+            edge,
+            data,
+        };
         let numbered = (1..).zip(settings);
-        let all = numbered.map(|(id, one)| make(TunnelId(id), one, edge, data, &tls).map(Arc::new));
+        let all = numbered.map(|(id, one)| make(TunnelId(id), one, &common).map(Arc::new));
         Ok(Self {
             all: all.collect::<Result<_, _>>()?,
             closing: AtomicBool::new(false),
@@ -169,8 +188,8 @@ struct Tls {
 impl Tls {
     fn for_all(settings: &[TunnelSettings]) -> Result<Self, AgentError> {
         let some = |insecure| {
-            let mut with_tls = settings.iter().filter(|one| one.target.is_tls());
-            with_tls.any(|one| one.insecure_target == insecure)
+            let mut with_tls = settings.iter().filter_map(|one| one.carries.insecure_tls());
+            with_tls.any(|one| one == insecure)
         };
         let verified = some(false).then(|| tls::connector(Some(tls::roots())));
         let insecure = some(true).then(|| tls::connector(None));
@@ -181,37 +200,49 @@ impl Tls {
     }
 }
 
-fn make(
-    id: TunnelId,
-    settings: TunnelSettings,
-    edge: &PublicKey,
-    data: &DataFolder,
-    tls: &Tls,
-) -> Result<Tunnel, AgentError> {
-    let target = settings.target.label();
+/// What all tunnels are made with.
+struct Common<'a> {
+    tls: Tls,
+    allowed: AllowedTargets,
+    edge: &'a PublicKey,
+    data: &'a DataFolder,
+}
+
+fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<Tunnel, AgentError> {
+    let target = settings.carries.label();
     let (name, held) = match settings.name {
         Some(name) => (name, None),
         None => {
-            let held = data.hold_name(edge, &target)?;
+            let held = common
+                .data
+                .hold_name(common.edge, &remembered_for(&settings.carries))?;
             (held.name().clone(), Some(held))
         }
     };
-    let insecure = settings.insecure_target && settings.target.is_tls();
+    let insecure = settings.carries.insecure_tls() == Some(true);
     let tls = if insecure {
-        &tls.insecure
+        &common.tls.insecure
     } else {
-        &tls.verified
+        &common.tls.verified
+    };
+    let place = settings.carries.place().clone();
+    let connector = Connector::new(place, target.clone(), common.allowed.clone(), tls.as_ref());
+    let (kind, port, host_header, auth) = match settings.carries {
+        Carries::Http {
+            host_header, auth, ..
+        } => (TunnelKind::Http, None, host_header, auth),
+        Carries::Tcp { port, .. } => (TunnelKind::Tcp, port, None, None),
     };
     Ok(Tunnel {
         id,
         name,
-        connector: Connector::new(settings.target, tls.as_ref()),
+        connector,
         insecure,
         target,
-        host_header: settings
-            .host_header
-            .map(|header| header.as_str().to_owned()),
-        auth: settings.auth.map(|login| login.hash()).transpose()?,
+        kind,
+        port,
+        host_header: host_header.map(|header| header.as_str().to_owned()),
+        auth: auth.map(|login| login.hash()).transpose()?,
         exclusive: settings.exclusive,
         open: AtomicU32::new(0),
         ever: AtomicU64::new(0),
@@ -220,4 +251,14 @@ fn make(
         reported: Mutex::new(None),
         _held: held,
     })
+}
+
+/// What a random name is remembered for. Two kinds that lead to one socket are
+/// two tunnels, each with its name.
+fn remembered_for(carries: &Carries) -> String {
+    let label = carries.label();
+    match carries {
+        Carries::Http { .. } => label,
+        Carries::Tcp { .. } => format!("tcp {label}"),
+    }
 }

@@ -52,6 +52,11 @@ impl Balancers {
         Self(networks)
     }
 
+    /// Whether connections from there are announced.
+    pub(crate) fn announce(&self, peer: SocketAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&peer.ip()))
+    }
+
     /// The visitor behind a connection from `peer`; `None` when it was not
     /// announced as it should have been.
     pub(crate) async fn visitor(
@@ -59,11 +64,10 @@ impl Balancers {
         socket: &mut TcpStream,
         peer: SocketAddr,
     ) -> Option<SocketAddr> {
-        if !self.0.iter().any(|net| net.contains(&peer.ip())) {
+        if !self.announce(peer) {
             return Some(peer);
         }
-        // Boxed: other visitors should hold no room for it.
-        match Box::pin(announced(socket)).await {
+        match announced(socket).await {
             Ok(visitor) => {
                 let visitor = visitor.unwrap_or(peer);
                 Some((visitor.ip().to_canonical(), visitor.port()).into())

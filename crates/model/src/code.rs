@@ -142,6 +142,7 @@ catalogue! {
     TARGET_NOT_HTTP = 4105, Machine, "the target does not speak HTTP";
     TARGET_CLOSED = 4106, Machine, "the target closed the connection in the middle";
     TARGET_SLOW = 4107, Machine, "the target did not answer in time";
+    TARGET_FORBIDDEN = 4108, Yours, "this agent may not reach the target";
 
     // 5xxx: the edge
     NO_SUCH_AGENT = 5001, Yours, "no agent has this key";

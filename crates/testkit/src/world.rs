@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use adit_agent::{AgentError, AgentEvent, AgentSettings, PinFrom, TunnelSettings};
+use adit_agent::{
+    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carries, PinFrom, TunnelSettings,
+};
 use adit_config::{Input, Paint};
 use adit_edge::config::EdgeConfig;
 use adit_edge::serve::{Edge, Facts};
@@ -233,6 +235,7 @@ impl AgentPlan {
             join: Some(world.facts.join.clone()),
             data: data.keep(),
             tunnels: vec![tunnel(name, &target.to_string())],
+            allowed_targets: AllowedTargets::default(),
             pin: world.edge().pin().map_or(PinFrom::Nowhere, PinFrom::Fixed),
             workers: 0,
             drain: Duration::from_secs(5),
@@ -256,10 +259,7 @@ impl AgentPlan {
 pub fn tunnel(name: &str, target: &str) -> TunnelSettings {
     TunnelSettings {
         name: Some(TunnelName::parse(name).expect("a tunnel's name")),
-        target: target.parse().expect("a target"),
-        host_header: None,
-        insecure_target: false,
-        auth: None,
+        carries: Carries::http(target.parse().expect("a target")),
         exclusive: false,
     }
 }

@@ -1,15 +1,14 @@
 //! `adit http`: publish one HTTP service.
 
-use adit_agent::{Login, TunnelSettings};
-use adit_config::{LogLevel, SecretRef};
-use adit_model::{Code, TunnelName};
+use adit_agent::{Carries, Login, Target};
+use adit_config::SecretRef;
+use adit_model::Code;
 use zeroize::Zeroizing;
 
-use super::place::AgentPlace;
+use super::publish::Publish;
 use crate::failure::Failure;
-use crate::settings::{self, LogOptions, Options, Remarks};
-use crate::view::Screen;
-use crate::{Outcome, agent_seam, given, logging, runtime};
+use crate::settings::{self, Remarks};
+use crate::{Outcome, given};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -28,9 +27,6 @@ pub(crate) struct Args {
     /// First label of the public host name; default: random, remembered for the target
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Join string of the edge: best by ADIT_EDGE, file:PATH or -
-    #[arg(long, value_name = "STRING")]
-    edge: Option<String>,
     /// Host header that the service is shown instead of the visitor's
     #[arg(long, value_name = "HOST")]
     host_header: Option<String>,
@@ -40,71 +36,19 @@ pub(crate) struct Args {
     /// user:password that visitors must give: best by ADIT_AUTH, file:PATH or -
     #[arg(long, value_name = "USER:PASSWORD")]
     auth: Option<String>,
-    /// PIN on the edge's terminal: best by ADIT_PIN, file:PATH or -
-    #[arg(long, value_name = "PIN")]
-    pin: Option<String>,
-    /// Refuse to share the name with other agents
-    #[arg(long)]
-    exclusive: bool,
     #[command(flatten)]
-    place: AgentPlace,
-    #[command(flatten)]
-    log: LogOptions,
+    publish: Publish,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    one_stdin(args)?;
+    args.publish.one_stdin(&[&args.auth])?;
     let remarks = Remarks::default();
-    let tunnel = tunnel(args, &remarks)?;
-    let mut options = Options::default();
-    args.place.add_to(&mut options);
-    args.log.add_to(&mut options);
-    let edge = given::secret("--edge", "ADIT_EDGE", args.edge.as_deref())?;
-    options.set(
-        "ADIT_AGENT_EDGE",
-        "--edge",
-        edge.as_ref().map(|edge| edge.as_str()),
-    );
-    let pin = given::secret("--pin", "ADIT_PIN", args.pin.as_deref())?;
-    options.set(
-        "ADIT_AGENT_PIN",
-        "--pin",
-        pin.as_ref().map(|pin| pin.as_str()),
-    );
-    let mut config = settings::agent(None, &options, &remarks)?;
-    config.tunnels = vec![tunnel];
-    let screen = Screen::new();
-    let level = match args.log.log_level {
-        None if screen.is_live() => LogLevel::Error,
-        _ => config.log.level,
-    };
-    logging::start(config.log.format, level, screen.log())?;
-    settings::warn_unknown_variables();
-    remarks.log();
-    runtime::run(agent_seam::run(config, screen))
+    let carries = carries(args, &remarks)?;
+    args.publish.run(args.name.as_deref(), carries, &remarks)
 }
 
-/// Stdin has one first line.
-fn one_stdin(args: &Args) -> Outcome {
-    let given = [&args.edge, &args.auth, &args.pin];
-    if given
-        .iter()
-        .filter(|value| value.as_deref() == Some("-"))
-        .count()
-        > 1
-    {
-        let what = "two options are to be read from stdin";
-        return Err(Failure::with(
-            Code::USAGE,
-            what,
-            "give all but one by file:PATH or env:NAME",
-        ));
-    }
-    Ok(())
-}
-
-fn tunnel(args: &Args, remarks: &Remarks) -> Result<TunnelSettings, Failure> {
-    let target: adit_agent::Target = args
+fn carries(args: &Args, remarks: &Remarks) -> Result<Carries, Failure> {
+    let target: Target = args
         .target
         .parse()
         .map_err(|why| Failure::new(Code::BAD_TARGET, why))?;
@@ -116,11 +60,10 @@ fn tunnel(args: &Args, remarks: &Remarks) -> Result<TunnelSettings, Failure> {
             "leave it out, or write https:// before the target",
         ));
     }
-    let name = args.name.as_deref().map(TunnelName::parse).transpose();
     let host_header = args.host_header.as_deref().map(str::parse).transpose();
-    Ok(TunnelSettings {
-        name: name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?,
+    Ok(Carries::Http {
         target,
+        insecure_target: args.insecure_target,
         host_header: host_header.map_err(|why| {
             Failure::with(
                 Code::USAGE,
@@ -128,9 +71,7 @@ fn tunnel(args: &Args, remarks: &Remarks) -> Result<TunnelSettings, Failure> {
                 "write it like localhost:3000",
             )
         })?,
-        insecure_target: args.insecure_target,
         auth: login(args.auth.as_deref(), remarks)?,
-        exclusive: args.exclusive,
     })
 }
 

@@ -11,8 +11,10 @@ pub(crate) mod http;
 pub(crate) mod join;
 pub(crate) mod key;
 pub(crate) mod place;
+mod publish;
 pub(crate) mod secret;
 pub(crate) mod server;
+pub(crate) mod tcp;
 mod token;
 
 use crate::cli::Command;
@@ -28,6 +30,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Server(args) => server::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Http(args) => http::run(&args),
+        Command::Tcp(args) => tcp::run(&args),
         Command::Client(args) => client::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),

@@ -12,7 +12,9 @@ mod site;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_agent::{AgentEvent, AgentSettings, PinFrom, Target, TunnelSettings};
+use adit_agent::{
+    AgentEvent, AgentSettings, AllowedTargets, Carries, PinFrom, Target, TunnelSettings,
+};
 use adit_config::LogLevel;
 use adit_edge::Facts;
 use adit_link::tasks::Tasks;
@@ -170,12 +172,10 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
         data: folder.join("agent"),
         tunnels: vec![TunnelSettings {
             name: Some(name),
-            target,
-            host_header: None,
-            insecure_target: false,
-            auth: None,
+            carries: Carries::http(target),
             exclusive: false,
         }],
+        allowed_targets: AllowedTargets::default(),
         pin: PinFrom::Nowhere,
         workers: 1,
         drain: Duration::ZERO,

@@ -154,11 +154,7 @@ impl Board {
                 self.problem(code, &what, code.map(remedy_of).unwrap_or_default(), now)
             }
             AgentEvent::TargetTrouble { tunnel, code, why } => {
-                let what = if is_down(code) {
-                    format!("the tunnel {tunnel} is up, the service behind it is not: {why}")
-                } else {
-                    format!("the service behind {tunnel} answers, with trouble: {why}")
-                };
+                let what = behind(&tunnel, code, &why);
                 self.problem(Some(code), &what, remedy_of(code), now)
             }
             AgentEvent::NotSaved { why } => self.problem(
@@ -338,15 +334,20 @@ fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> {
     lines.into_iter().map(|line| format!("            {line}"))
 }
 
-/// Whether no visitor is served at all.
-fn is_down(code: Code) -> bool {
-    let down = [
-        Code::TARGET_REFUSED,
-        Code::TARGET_UNREACHABLE,
-        Code::TARGET_UNKNOWN,
-        Code::TARGET_TLS,
-    ];
-    down.contains(&code)
+/// What is wrong behind a tunnel: with the way there, the service, or a stream.
+fn behind(tunnel: &TunnelName, code: Code, why: &str) -> String {
+    match code {
+        Code::TARGET_FORBIDDEN => {
+            format!("the tunnel {tunnel} is up, its target is out of bounds: {why}")
+        }
+        Code::TARGET_REFUSED
+        | Code::TARGET_UNREACHABLE
+        | Code::TARGET_UNKNOWN
+        | Code::TARGET_TLS => {
+            format!("the tunnel {tunnel} is up, the service behind it is not: {why}")
+        }
+        _ => format!("the service behind {tunnel} answers, with trouble: {why}"),
+    }
 }
 
 fn remedy_of(code: Code) -> Vec<String> {
@@ -414,6 +415,41 @@ mod tests {
             shown,
             "starting\n\n  live      http://app.localhost:8080\n            -> http://localhost:3000   0 open, 0 so far\n\nCtrl-C ends it."
         );
+    }
+
+    #[test]
+    fn a_tcp_tunnel_is_shown_by_its_public_port() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        let event = AgentEvent::Live {
+            tunnel: TunnelName::parse("ssh").unwrap(),
+            url: "tcp://edge.example.test:2222".to_owned(),
+            target: "localhost:22".to_owned(),
+        };
+        let line = "live ssh tcp://edge.example.test:2222 localhost:22";
+        assert_eq!(board.take(event, now), Told::Ready(line.to_owned()));
+        let shown = board.lines(now, 80).join("\n");
+        assert!(
+            shown.contains(
+                "  live      tcp://edge.example.test:2222\n            -> localhost:22   0 open"
+            ),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_target_out_of_bounds_is_not_told_as_a_service_that_is_down() {
+        let (mut board, now) = (Board::new(), Instant::now());
+        live(&mut board, now);
+        let event = AgentEvent::TargetTrouble {
+            tunnel: name(),
+            code: Code::TARGET_FORBIDDEN,
+            why: "nas.lan:22: this agent's allowed_targets hold no 10.0.0.1:22".to_owned(),
+        };
+        let Told::Problem { what, remedy, .. } = board.take(event, now) else {
+            panic!("a problem")
+        };
+        assert!(what.contains("out of bounds: nas.lan:22"), "{what}");
+        assert!(remedy.contains("allowed_targets"), "{remedy}");
     }
 
     #[test]

@@ -166,6 +166,37 @@ fn a_damaged_join_string_is_refused_before_anything_is_written() {
     }
 }
 
+#[test]
+fn wrong_use_of_a_tcp_tunnel_is_told() {
+    let lab = Lab::new();
+    let url = ["tcp", "https://nas.lan", "--data", "agent"];
+    lab.run(&url)
+        .refused(2, "ADIT-1002", &["carries bytes as they are", "nas.lan"]);
+    assert!(lab.run(&url).err.contains("write nas.lan:443"));
+    for (arguments, code, word) in [
+        (["tcp", "nas.lan", "--name", "nas"], "ADIT-1002", "nas.lan"),
+        (["tcp", "22", "--name", "my_nas"], "ADIT-1003", "--name"),
+        (["tcp", "22", "--data", "agent"], "ADIT-1203", "join"),
+    ] {
+        lab.run(&arguments).refused(2, code, &[word]);
+    }
+    for arguments in [
+        &["tcp"][..],
+        &["tcp", "22", "--target", "22"],
+        &["tcp", "22", "--port", "0"],
+        &["tcp", "22", "--host-header", "nas.lan"],
+    ] {
+        let said = lab.run(arguments);
+        assert_eq!((said.code, said.out.as_str()), (2, ""), "{said:?}");
+        assert!(said.err.starts_with("error ADIT-1001: "), "{said:?}");
+    }
+    let list = [("ADIT_AGENT_ALLOWED_TARGETS", "192.168.1.0/24:22")];
+    for command in ["http", "tcp"] {
+        let said = lab.run_with(&[command, "--", "22"], &list);
+        said.refused(2, "ADIT-1109", &["localhost:22", "ALLOWED_TARGETS"]);
+    }
+}
+
 /// The tunnel is up, the service behind it is not: only the owner learns it.
 #[test]
 fn a_target_that_is_down_or_no_http_is_told_to_its_owner() {

@@ -13,7 +13,8 @@ async fn agent_of(edge: &TestEdge, data: &Path, target: &str) -> Agent {
     let (unheard, _) = mpsc::channel(1);
     let teller = Arc::new(Teller::new(unheard));
     let settings = crate::whole::settings(None, data, &[target.to_owned()]);
-    let ready = Ready::prepare(Some(edge.join_string()), data.to_owned(), settings.tunnels);
+    let tunnels = (settings.tunnels, settings.allowed_targets);
+    let ready = Ready::prepare(Some(edge.join_string()), data.to_owned(), tunnels);
     let ready = ready.await.unwrap();
     let dial = ready.dial_config(Arc::clone(&teller)).unwrap();
     let pins = Pins::new(PinFrom::Nowhere);

@@ -3,10 +3,12 @@
 //! from it.
 
 use adit_config::{
-    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, Number, Parsed, SecretText, SectionSpec, Spec,
+    Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
+    SectionSpec, Spec,
 };
 use adit_model::TunnelName;
 
+use crate::allowed::{AllowedError, AllowedTarget};
 use crate::target::{HostHeader, Target, TargetError};
 
 /// The whole file.
@@ -21,7 +23,7 @@ pub static AGENT: SectionSpec = SectionSpec {
     name: "agent",
     repeated: false,
     help: "The agent itself.",
-    keys: &[&EDGE, &DATA, &PIN, &WORKERS, &DRAIN],
+    keys: &[&EDGE, &DATA, &PIN, &ALLOWED, &WORKERS, &DRAIN],
 };
 
 pub(super) static EDGE: Key<SecretText> = Key::optional(
@@ -38,6 +40,15 @@ pub(super) static PIN: Key<SecretText> = Key::optional(
     "pin",
     SecretText,
     "The PIN on the edge's terminal, read only when the edge wants it. Default: asked for at the terminal.",
+);
+pub(super) static ALLOWED: Key<ListOf<Parsed<AllowedTarget>>> = Key::optional(
+    "allowed_targets",
+    ListOf(Parsed {
+        wanted: "a host, address, network or unix:/path",
+        example: "192.168.1.0/24:22",
+        parse: |text| text.parse().map_err(|why: AllowedError| why.to_string()),
+    }),
+    "Where streams may ever lead, whatever tunnels and edges say: `nas.lan`, `127.0.0.1`, `192.168.1.0/24:22`, `[fd00::/8]:5000-5010`, `unix:/path`. A name that is not listed itself is judged by its address, at each connect. Default: the targets of the tunnels.",
 );
 
 pub(super) static WORKERS: Key<Number> = Key::or(
@@ -62,6 +73,7 @@ pub static TUNNEL: SectionSpec = SectionSpec {
         &NAME,
         &KIND,
         &TARGET,
+        &PORT,
         &HOST_HEADER,
         &INSECURE,
         &AUTH,
@@ -76,22 +88,39 @@ pub(super) static NAME: Key<Parsed<TunnelName>> = Key::optional(
         example: "app",
         parse: |text| TunnelName::parse(text).map_err(|why| why.to_string()),
     },
-    "First label of the public host name. Default: a random one, remembered for the target.",
+    "First label of the public host name; a TCP tunnel has it only to be called by. Default: a random one, remembered for the target.",
 );
-pub(super) static KIND: Key<Choice<()>> = Key::or(
+/// What a tunnel carries, by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Http,
+    Tcp,
+}
+
+pub(super) static KIND: Key<Choice<Kind>> = Key::or(
     "kind",
-    Choice(&[("http", ())]),
+    Choice(&[("http", Kind::Http), ("tcp", Kind::Tcp)]),
     "\"http\"",
-    "What the tunnel carries.",
+    "What the tunnel carries: requests for a host name, or the bytes of a public port.",
 );
-pub(super) static TARGET: Key<Parsed<Target>> = Key::required(
+// As text, because each kind takes it its own way. What TCP takes is a part of
+// what HTTP takes.
+pub(super) static TARGET: Key<Parsed<String>> = Key::required(
     "target",
     Parsed {
         wanted: "a service's port, host:port or URL",
         example: "127.0.0.1:3000",
-        parse: |text| text.parse().map_err(|why: TargetError| reason(&why)),
+        parse: |text| {
+            let target = text.parse::<Target>().map_err(|why| reason(&why));
+            target.map(|_| text.to_owned())
+        },
     },
-    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`.",
+    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`; with `kind = \"tcp\"` no URL.",
+);
+pub(super) static PORT: Key<Number> = Key::optional(
+    "port",
+    Number::new(1, u16::MAX as u32),
+    "With `kind = \"tcp\"`: the public port on the edge. Default: one that the edge chooses.",
 );
 pub(super) static HOST_HEADER: Key<Parsed<HostHeader>> = Key::optional(
     "host_header",
@@ -138,8 +167,10 @@ fn reason(why: &TargetError) -> String {
         TargetError::MoreThanAPlace(_) => {
             "it has a path, a query or a user name, and requests bring their own".to_owned()
         }
-        TargetError::SocketPath | TargetError::NoUnixSockets | TargetError::TooLong => {
-            why.to_string()
-        }
+        TargetError::SocketPath
+        | TargetError::NoUnixSockets
+        | TargetError::TooLong
+        | TargetError::NotAPlace(_)
+        | TargetError::NotBytes(_) => why.to_string(),
     }
 }

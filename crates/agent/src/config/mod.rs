@@ -9,6 +9,7 @@ pub mod keys;
 mod read;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use adit_config::{Input, LogFormat, LogLevel, Mistakes, SecretRef};
 use adit_model::JoinString;
 
+use crate::allowed::AllowedTargets;
 use crate::settings::TunnelSettings;
 
 /// The complete example that `adit config example client` prints.
@@ -42,6 +44,8 @@ pub struct Agent {
     pub data: PathBuf,
     /// Where the PIN is, when the edge wants one; a literal is well formed.
     pub pin: Option<SecretRef>,
+    /// Where streams may lead at all; no tunnel is beyond it.
+    pub allowed_targets: AllowedTargets,
     /// Threads that carry visitors' streams; 0: one a core.
     pub workers: usize,
     /// How long streams may go on after the agent was told to stop.

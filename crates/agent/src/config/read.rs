@@ -1,23 +1,23 @@
 //! From the declared keys to an [`AgentConfig`], and what no single key can
 //! know.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use adit_config::{
-    Document, Input, Key, LOG_FORMAT, LOG_LEVEL, Mistakes, Number, Place, SecretRef, Section,
-    default_data,
+    Document, Input, Key, LOG_FORMAT, LOG_LEVEL, Mistakes, Number, SecretRef, Section, default_data,
 };
-use adit_model::{Code, JoinError, JoinString, Pin, TunnelName};
+use adit_model::{Code, JoinError, JoinString, Pin};
 
+use super::tunnels::tunnels;
 use super::{Agent, AgentConfig, Log, keys};
-use crate::settings::{Login, TunnelSettings};
+use crate::allowed::AllowedTargets;
 
 pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
     let document = Document::read(&keys::SPEC, input);
     // Each part reports its own mistakes before any of them ends the whole.
-    let agent = own(&document);
-    let tunnels = tunnels(&document);
+    let allowed = allowed(&document.section(&keys::AGENT));
+    let agent = own(&document, allowed.clone());
+    let tunnels = tunnels(&document, allowed.as_ref());
     let log = log(&document.section(&keys::LOG));
     let config = (|| {
         Some(AgentConfig {
@@ -29,7 +29,7 @@ pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
     document.finish(config)
 }
 
-fn own(document: &Document<'_>) -> Option<Agent> {
+fn own(document: &Document<'_>, allowed: Option<AllowedTargets>) -> Option<Agent> {
     let section = document.section(&keys::AGENT);
     let edge = edge(document, &section);
     let pin = pin(document, &section);
@@ -47,9 +47,18 @@ fn own(document: &Document<'_>) -> Option<Agent> {
         edge: edge?,
         data: data?,
         pin: pin?,
+        allowed_targets: allowed?,
         workers: number(&section, &keys::WORKERS)? as usize,
         drain: Duration::from_secs(u64::from(number(&section, &keys::DRAIN)?)),
     })
+}
+
+/// `None`: a mistake was recorded.
+fn allowed(section: &Section<'_>) -> Option<AllowedTargets> {
+    match section.given(&keys::ALLOWED) {
+        Some(given) => Some(AllowedTargets::only(given.value)),
+        None => (!section.is_given("allowed_targets")).then(AllowedTargets::default),
+    }
 }
 
 /// The outer `None`: a mistake was recorded.
@@ -89,72 +98,6 @@ fn pin(document: &Document<'_>, section: &Section<'_>) -> Option<Option<SecretRe
         return None;
     }
     Some(Some(document.settled(&given)))
-}
-
-/// `None` when one of them is wrong.
-fn tunnels(document: &Document<'_>) -> Option<Vec<TunnelSettings>> {
-    let mut seen: HashMap<TunnelName, Place> = HashMap::new();
-    let mut tunnels = Some(Vec::new());
-    for section in document.sections(&keys::TUNNEL) {
-        let name = section.get(&keys::NAME);
-        if let Some(name) = &name {
-            if let Some(first) = seen.get(name) {
-                let line = document.line_of(first).unwrap_or_default();
-                let sentence = format!("the tunnel `{name}` stands twice, first in line {line}");
-                let help = Some("give one of both another name");
-                section.complain(Code::CONFIG_DUPLICATE, "name", &sentence, help);
-            } else {
-                seen.insert(name.clone(), section.place_of("name"));
-            }
-        }
-        match (&mut tunnels, tunnel(document, &section, name)) {
-            (Some(all), Some(tunnel)) => all.push(tunnel),
-            (all, _) => *all = None,
-        }
-    }
-    tunnels
-}
-
-fn tunnel(
-    document: &Document<'_>,
-    section: &Section<'_>,
-    name: Option<TunnelName>,
-) -> Option<TunnelSettings> {
-    let auth = login(document, section);
-    let target = section.get(&keys::TARGET);
-    let insecure = section.get(&keys::INSECURE);
-    if let (Some(target), Some(true)) = (&target, insecure)
-        && !target.is_tls()
-    {
-        let sentence = "`insecure_target` has a meaning for https:// targets only";
-        let help = Some("remove it, or write https:// before the target");
-        section.complain(Code::CONFIG_CONFLICT, "insecure_target", sentence, help);
-    }
-    section.get(&keys::KIND)?;
-    Some(TunnelSettings {
-        name,
-        target: target?,
-        host_header: section.get(&keys::HOST_HEADER),
-        insecure_target: insecure?,
-        auth: auth?,
-        exclusive: section.get(&keys::EXCLUSIVE)?,
-    })
-}
-
-/// The outer `None`: a mistake was recorded.
-fn login(document: &Document<'_>, section: &Section<'_>) -> Option<Option<Login>> {
-    let Some(given) = section.given(&keys::AUTH) else {
-        return (!section.is_given("auth")).then_some(None);
-    };
-    let text = document.reveal("auth", &given)?;
-    match Login::parse(&text) {
-        Ok(login) => Some(Some(login)),
-        Err(why) => {
-            let sentence = format!("`auth` is refused: {why}");
-            document.complain(Code::BAD_AUTH, &given.place, &sentence, None);
-            None
-        }
-    }
 }
 
 fn number(section: &Section<'_>, key: &Key<Number>) -> Option<u32> {

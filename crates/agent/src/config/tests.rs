@@ -1,10 +1,12 @@
 //! Every mistake with its golden text, and what right configurations become.
 
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use adit_model::{Credential, Psk, PublicKey};
 
 use super::*;
+use crate::settings::Carries;
 
 const GOLDEN: &str = include_str!("../../testdata/client-mistakes.md");
 
@@ -102,12 +104,46 @@ fn values_become_what_they_mean() {
         panic!("two tunnels")
     };
     assert_eq!(nas.name.as_ref().unwrap().as_str(), "app");
-    assert_eq!(nas.target.label(), "https://nas.lan:443");
-    assert!(nas.insecure_target && nas.exclusive);
+    assert_eq!(nas.carries.label(), "https://nas.lan:443");
+    assert!(nas.carries.insecure_tls() == Some(true) && nas.exclusive);
     assert_eq!(local.name, None);
-    assert_eq!(local.target.label(), "http://localhost:3000");
+    assert_eq!(local.carries.label(), "http://localhost:3000");
     assert_eq!(config.log.format, LogFormat::Json);
     assert!(!format!("{config:?}").contains("sesame"));
+}
+
+#[test]
+fn a_tcp_tunnel_has_a_port_or_the_edge_chooses() {
+    let text = r#"
+        [agent]
+        allowed_targets = ["localhost:22", "192.168.1.0/24:5432"]
+        [[tunnel]]
+        kind = "tcp"
+        target = "22"
+        port = 2222
+        [[tunnel]]
+        kind = "tcp"
+        target = "db.lan:5432"
+    "#;
+    let config = parse(text, &[]).unwrap();
+    let told: Vec<_> = config
+        .tunnels
+        .iter()
+        .map(|tunnel| match &tunnel.carries {
+            Carries::Tcp { target, port } => (target.label(), port.map(NonZeroU16::get)),
+            Carries::Http { .. } => panic!("TCP"),
+        })
+        .collect();
+    let wanted = [("localhost:22", Some(2222)), ("db.lan:5432", None)];
+    assert_eq!(told, wanted.map(|(target, port)| (target.to_owned(), port)));
+
+    // The same list from the environment, where commas separate.
+    let variable = ("ADIT_AGENT_ALLOWED_TARGETS", "localhost:22, 10.0.0.0/8:22");
+    let told = parse(text, &[variable]).unwrap_err().to_string();
+    assert!(
+        told.contains("leads to db.lan:5432, which `allowed_targets` forbids"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -123,7 +159,7 @@ fn a_pin_that_is_not_there_yet_is_no_mistake() {
 #[test]
 fn the_example_is_right_and_complete() {
     let config = parse(EXAMPLE, &[]).unwrap();
-    assert_eq!(config.tunnels.len(), 2);
+    assert_eq!(config.tunnels.len(), 3);
     for section in keys::SPEC.sections {
         assert!(
             EXAMPLE.contains(&section.heading()),
@@ -151,5 +187,5 @@ fn the_least_file_that_scripts_write_is_right() {
         panic!("one tunnel")
     };
     assert_eq!(tunnel.name.as_ref().unwrap().as_str(), "app");
-    assert_eq!(tunnel.target.label(), "http://127.0.0.1:3000");
+    assert_eq!(tunnel.carries.label(), "http://127.0.0.1:3000");
 }

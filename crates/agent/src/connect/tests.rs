@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_link::tasks::Tasks;
@@ -11,13 +12,20 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::pump::pump;
+use crate::target::Target;
 use crate::tls;
 
 /// What an edge waits that could ask another agent.
 const PATIENCE: Duration = Duration::from_millis(adit_wire::Start::PATIENCE_MS as u64);
 
+fn connector(target: &str, tls: Option<&TlsConnector>) -> Connector {
+    let target: Target = target.parse().unwrap();
+    let allowed = AllowedTargets::default();
+    Connector::new(target.place().clone(), target.label(), allowed, tls)
+}
+
 fn plain(target: &str) -> Connector {
-    Connector::new(target.parse().unwrap(), None)
+    connector(target, None)
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -80,6 +88,38 @@ async fn every_address_has_its_turn_and_the_good_one_is_remembered() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_not_allowed_is_never_tried() {
+    let (listener, good) = listener().await;
+    let elsewhere = TcpListener::bind(("127.0.0.2", good.port())).await.unwrap();
+    let bad = elsewhere.local_addr().unwrap();
+    let resolved = |addresses| {
+        Some(Resolved {
+            until: Instant::now() + Duration::from_secs(60),
+            addresses,
+        })
+    };
+    let mut connector = plain("http://service.test:80");
+    connector.allowed = AllowedTargets::only(vec!["127.0.0.1".parse().unwrap()]);
+    *connector.resolved() = resolved(vec![bad, good]);
+    connector.connect(PATIENCE).await.unwrap();
+    listener.accept().await.unwrap();
+
+    // The name leads elsewhere from now on.
+    *connector.resolved() = resolved(vec![bad]);
+    let failed = failure(&connector).await;
+    assert_eq!(failed.code, Code::TARGET_FORBIDDEN);
+    assert_eq!(failed.reason(), ResetReason::TargetRefused);
+    assert!(failed.why.contains(&bad.to_string()), "{failed}");
+    let knocked = elsewhere.into_std().unwrap().accept();
+    assert_eq!(knocked.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+    // A list that holds the name holds all it leads to.
+    connector.allowed = AllowedTargets::only(vec!["service.test".parse().unwrap()]);
+    *connector.resolved() = resolved(vec![good]);
+    connector.connect(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_bare_port_reaches_either_loopback() {
     let v6 = TcpListener::bind("[::1]:0").await.unwrap();
     let port = v6.local_addr().unwrap().port();
@@ -91,6 +131,21 @@ async fn a_bare_port_reaches_either_loopback() {
         .unwrap();
     v4.accept().await.unwrap();
     v6.accept().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_target_that_goes_silent_is_asked_whether_it_is_there() {
+    let (listener, address) = listener().await;
+    let connector = plain(&address.to_string());
+    let by = Instant::now() + PATIENCE;
+    let Place::Tcp { host, port, .. } = &connector.place else {
+        panic!("a TCP address")
+    };
+    let socket = connector.connect_tcp(host, *port, by).await.unwrap();
+    let socket = SockRef::from(&socket);
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), IDLE);
+    drop(listener);
 }
 
 #[tokio::test]
@@ -119,7 +174,10 @@ async fn a_target_that_does_not_answer_is_given_up_before_the_edge_gives_up() {
 async fn unix_sockets_are_targets() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.sock");
-    let connector = plain(&format!("unix:{}", path.display()));
+    let mut connector = plain(&format!("unix:{}", path.display()));
+    connector.allowed = AllowedTargets::only(vec!["unix:/run/other.sock".parse().unwrap()]);
+    assert_eq!(failure(&connector).await.code, Code::TARGET_FORBIDDEN);
+    connector.allowed = AllowedTargets::default();
     assert_eq!(failure(&connector).await.code, Code::TARGET_REFUSED);
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let mut world = Piped::through(&connector).await;
@@ -218,7 +276,7 @@ impl Secure {
         let roots = (!insecure).then(|| self.roots.clone());
         let tls = tls::connector(roots).unwrap();
         let target = format!("https://{host}:{}", self.address.port());
-        let connector = Connector::new(target.parse().unwrap(), Some(&tls));
+        let connector = connector(&target, Some(&tls));
         *connector.resolved() = Some(Resolved {
             until: Instant::now() + Duration::from_secs(60),
             addresses: vec![self.address],
@@ -290,7 +348,7 @@ async fn a_service_without_tls_is_told_apart() {
     let (listener, address) = listener().await;
     let tls = tls::connector(None).unwrap();
     let target = format!("https://127.0.0.1:{}", address.port());
-    let connector = Connector::new(target.parse().unwrap(), Some(&tls));
+    let connector = connector(&target, Some(&tls));
     let answer = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut hello = [0; 16];

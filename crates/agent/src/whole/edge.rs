@@ -2,6 +2,7 @@
 //! gives it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use adit_link_proto::{
 use adit_model::{
     ConnId, Credential, Identity, InstanceId, JoinString, LinkId, Pin, Psk, PublicKey, TunnelId,
 };
-use adit_wire::{AuthOk, Message, OpenTunnel, Start, TunnelState, TunnelStatus};
+use adit_wire::{AuthOk, Message, OpenTunnel, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -314,7 +315,11 @@ impl Shared {
                 } else {
                     TunnelState::Live
                 },
-                url: None,
+                // As of an edge with doors of both kinds.
+                url: (open.kind == TunnelKind::Tcp).then(|| {
+                    let port = open.port.map_or(20_000, NonZeroU16::get);
+                    format!("tcp://edge.example.test:{port}")
+                }),
                 code: if refused { 4001 } else { 0 },
                 text: if refused { "taken" } else { "" }.into(),
             }));

@@ -4,6 +4,7 @@ mod admission;
 mod away;
 pub(crate) mod edge;
 mod streams;
+mod tcp;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::edge::{TestEdge, secret};
 use crate::{
-    AgentError, AgentEvent, AgentSettings, DataFolder, Joining, PinFrom, RefusalKind,
-    TunnelSettings, Visitor, VisitorChange,
+    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carries, DataFolder, Joining, PinFrom,
+    RefusalKind, TunnelSettings, Visitor, VisitorChange,
 };
 
 /// A running agent.
@@ -37,16 +38,14 @@ struct Running {
 pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]) -> AgentSettings {
     let tunnel = |target: &String| TunnelSettings {
         name: None,
-        target: target.parse().unwrap(),
-        host_header: None,
-        insecure_target: false,
-        auth: None,
+        carries: Carries::http(target.parse().unwrap()),
         exclusive: false,
     };
     AgentSettings {
         join,
         data: data.to_owned(),
         tunnels: targets.iter().map(tunnel).collect(),
+        allowed_targets: AllowedTargets::default(),
         pin: PinFrom::Nowhere,
         workers: 0,
         drain: Duration::from_secs(10),

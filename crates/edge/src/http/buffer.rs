@@ -9,6 +9,7 @@ use super::pump::Exchange;
 use super::record::Draft;
 use super::route::Opened;
 use crate::backend::BackendId;
+use crate::rules::Visit;
 
 /// First size of a visitor's input buffer: a head and a small body.
 const INPUT_SIZE: usize = 8 * 1024;
@@ -170,6 +171,8 @@ pub(super) struct Work {
     pub(super) name: Option<TunnelName>,
     /// Backends that failed this request.
     pub(super) tried: Vec<BackendId>,
+    /// Counts the request under the owner's rule for its tunnel.
+    pub(super) visit: Option<Visit>,
     pub(super) draft: Draft,
 }
 
@@ -186,6 +189,7 @@ impl Work {
             slot: None,
             name: None,
             tried: Vec::new(),
+            visit: None,
             draft: Draft::new(Instant::now()),
         })
     }
@@ -244,6 +248,7 @@ impl Work {
         self.lead.clear();
         self.tried.clear();
         self.opened = None;
+        self.visit = None;
         self.draft.backend = None;
     }
 

@@ -28,7 +28,7 @@ use super::server::{Connection, Then};
 use crate::backend::{Backend, BackendError, Serving};
 use crate::metrics::{BackendFailure, HttpRefusal};
 use crate::registry::Picked;
-use crate::rules::{Refused, Visit};
+use crate::rules::Refused;
 
 /// Most backends that one request is tried on.
 const MAX_TRIES: usize = 4;
@@ -43,8 +43,6 @@ struct Attempt {
     again: bool,
     /// The status that tells how the last backend failed.
     failure: Option<u16>,
-    /// The owner's rule let the visitor in.
-    visit: Option<Visit>,
 }
 
 /// An answer of the door's own, and what follows it.
@@ -74,7 +72,6 @@ impl Connection {
             passed: None,
             again: false,
             failure: None,
-            visit: None,
         };
         let reply = loop {
             let backend = match self.pick(work, plan) {
@@ -84,11 +81,11 @@ impl Connection {
                 }
                 _ => break self.no_backend(work, &attempt, stop),
             };
-            if attempt.visit.is_none()
+            if work.visit.is_none()
                 && let Some(rule) = backend.rule()
             {
                 match rule.enter(work.draft.client, Instant::now().into_std()) {
-                    Ok(visit) => attempt.visit = Some(visit),
+                    Ok(visit) => work.visit = Some(visit),
                     Err(refused) => break self.turned_away(work, refused, stop),
                 }
             }

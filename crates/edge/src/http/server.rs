@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_http1::{Body, Framing, Name, Refusal};
+use futures_util::future::Either;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -102,8 +103,35 @@ impl Drop for Place {
 /// is under way, else after that request. The socket should have
 /// `TCP_NODELAY`, from its listener: without it small answers may wait for
 /// acknowledgements.
-pub async fn serve_connection(
+pub fn serve_connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    door: Arc<HttpDoor>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> {
+    if door.parts.balancers.announce(peer) {
+        // Boxed: other visitors should hold no room for it.
+        Either::Left(Box::pin(serve_announced(socket, peer, door, stop)))
+    } else {
+        Either::Right(serve_visitor(socket, peer, door, stop))
+    }
+}
+
+/// Serves a visitor whom a load balancer has to announce first.
+async fn serve_announced(
     mut socket: TcpStream,
+    peer: SocketAddr,
+    door: Arc<HttpDoor>,
+    stop: CancellationToken,
+) {
+    let visitor = door.parts.balancers.visitor(&mut socket, peer).await;
+    if let Some(visitor) = visitor {
+        serve_visitor(socket, visitor, door, stop).await;
+    }
+}
+
+async fn serve_visitor(
+    socket: TcpStream,
     peer: SocketAddr,
     door: Arc<HttpDoor>,
     stop: CancellationToken,
@@ -111,9 +139,6 @@ pub async fn serve_connection(
     let Some(place) = Place::take(&door) else {
         let refused = &door.parts.metrics.limits.refused;
         return refused.of(LimitRefusal::Full).add(1);
-    };
-    let Some(peer) = door.parts.balancers.visitor(&mut socket, peer).await else {
-        return;
     };
     let visitor = Visitor::new(socket);
     let now = Instant::now().into_std();

@@ -25,7 +25,7 @@ impl Connection {
         http.upgrades.add(1);
         let _open = http.upgraded.hold();
         http.active.down();
-        let mut upgraded = Carry::new(stream);
+        let mut upgraded = Carry::new(stream).paced(backend.rule().cloned());
         let visitor = &mut self.visitor;
         let mut end = poll_fn(|cx| poll_leftover(cx, &mut upgraded, work)).await;
         if end.is_ok() {

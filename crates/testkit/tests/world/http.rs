@@ -1,6 +1,6 @@
 //! A private HTTP service reaches the public: what passes, and how.
 
-use adit_agent::{AgentEvent, Login};
+use adit_agent::{AgentEvent, Carries, Login};
 use adit_testkit::nginx::Nginx;
 use adit_testkit::process::Process;
 use adit_testkit::python::{Origin, script};
@@ -331,7 +331,10 @@ fn refusals_name_nothing() {
 fn a_password_is_asked_for_at_the_edge() {
     let (world, echo) = (World::new(), Origin::start("echo", &[]));
     let mut plan = AgentPlan::new(&world, "app", echo.address);
-    plan.settings.tunnels[0].auth = Some(Login::parse("user:open sesame").unwrap());
+    let Carries::Http { auth, .. } = &mut plan.settings.tunnels[0].carries else {
+        panic!("a tunnel for HTTP")
+    };
+    *auth = Some(Login::parse("user:open sesame").unwrap());
     let agent = world.start_agent(plan);
     agent.wait_live("app");
     let without = curl::get(world.http(), "http://app.test/");

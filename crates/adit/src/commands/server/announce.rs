@@ -1,11 +1,12 @@
 //! What an edge says when its doors are open.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use adit_edge::Facts;
 use adit_edge::config::{EdgeConfig, KeyPolicy, PinPolicy};
+use adit_model::PortRanges;
 
 use crate::commands::place::EdgePlace;
 use crate::terminal;
@@ -17,6 +18,8 @@ pub(super) struct About {
     pin: PinPolicy,
     keys: KeyPolicy,
     has_proxies: bool,
+    /// Ports that TCP tunnels may open, and where.
+    ports: Option<(PortRanges, IpAddr)>,
     flags: String,
 }
 
@@ -35,6 +38,8 @@ impl About {
             pin: config.admission.pin,
             keys: config.admission.keys,
             has_proxies: !config.doors.trusted_proxies.is_empty(),
+            ports: (!config.doors.tcp_ports.is_empty())
+                .then(|| (config.doors.tcp_ports.clone(), config.doors.tcp_bind)),
             flags,
         }
     }
@@ -46,6 +51,9 @@ pub(super) fn for_scripts(facts: &Facts) -> String {
         "listening http {}\nlistening link {}\n",
         facts.http, facts.link
     );
+    if let Some(tls) = facts.tls {
+        let _ = writeln!(text, "listening tls {tls}");
+    }
     if let Some(api) = facts.api {
         let _ = writeln!(text, "listening api {api}");
     }
@@ -80,6 +88,21 @@ pub(super) fn for_people(facts: &Facts, about: &About) -> String {
         "HTTP door",
         &format!("http://{}  visitors: {}", facts.http, open_to(facts.http)),
     );
+    if let Some(tls) = facts.tls {
+        text += &row(
+            "TLS door",
+            &format!("{tls}  passed on by name, visitors: {}", open_to(tls)),
+        );
+    }
+    if let Some((ports, ip)) = &about.ports {
+        text += &row(
+            "TCP ports",
+            &format!(
+                "{ports}  when tunnels open them, visitors: {}",
+                open_to_ip(*ip)
+            ),
+        );
+    }
     text += &row(
         "link door",
         &format!("{}  agents: {}", facts.link, open_to(facts.link)),
@@ -133,12 +156,16 @@ fn admits(keys: KeyPolicy) -> &'static str {
 
 /// Who reaches a listener at this address.
 fn open_to(address: SocketAddr) -> String {
-    if address.ip().is_loopback() {
+    open_to_ip(address.ip())
+}
+
+fn open_to_ip(ip: IpAddr) -> String {
+    if ip.is_loopback() {
         "this machine only".to_owned()
-    } else if address.ip().is_unspecified() {
+    } else if ip.is_unspecified() {
         "everybody who reaches this machine".to_owned()
     } else {
-        format!("everybody who reaches {}", address.ip())
+        format!("everybody who reaches {ip}")
     }
 }
 
@@ -169,6 +196,7 @@ mod tests {
         let link: SocketAddr = link.parse().unwrap();
         Facts {
             http: http.parse().unwrap(),
+            tls: Some("127.0.0.1:8443".parse().unwrap()),
             link,
             api: Some("127.0.0.1:9090".parse().unwrap()),
             fingerprint: PublicKey([7; 32]),
@@ -189,6 +217,10 @@ mod tests {
             pin: PinPolicy::Enrol,
             keys: KeyPolicy::Enrolled,
             has_proxies: false,
+            ports: Some((
+                PortRanges::parse("2000-2999").unwrap(),
+                IpAddr::from([0, 0, 0, 0]),
+            )),
             flags: " --config server.toml".to_owned(),
         }
     }
@@ -200,7 +232,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening api 127.0.0.1:9090\nfingerprint {}",
+                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening tls 127.0.0.1:8443\nlistening api 127.0.0.1:9090\nfingerprint {}",
                 facts.fingerprint
             )
         );
@@ -212,6 +244,8 @@ mod tests {
         let text = for_people(&facts, &about());
         for line in [
             "  HTTP door    http://0.0.0.0:8080  visitors: everybody who reaches this machine",
+            "  TLS door     127.0.0.1:8443  passed on by name, visitors: this machine only",
+            "  TCP ports    2000-2999  when tunnels open them, visitors: everybody who reaches this machine",
             "  link door    192.0.2.7:7400  agents: everybody who reaches 192.0.2.7",
             "  API door     http://127.0.0.1:9090  metrics, no login: this machine only",
             "  tunnels      http://NAME.example.test:8080",

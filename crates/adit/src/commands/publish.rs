@@ -1,0 +1,95 @@
+//! What `adit http` and `adit tcp` have in common: one tunnel, published until
+//! a signal.
+
+use adit_agent::{Carries, TunnelSettings};
+use adit_config::LogLevel;
+use adit_model::{Code, TunnelName};
+
+use super::place::AgentPlace;
+use crate::failure::Failure;
+use crate::settings::{self, LogOptions, Options, Remarks};
+use crate::view::Screen;
+use crate::{Outcome, agent_seam, given, logging, runtime};
+
+/// Options of every command that publishes one service.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Publish {
+    /// Join string of the edge: best by ADIT_EDGE, file:PATH or -
+    #[arg(long, value_name = "STRING")]
+    edge: Option<String>,
+    /// PIN on the edge's terminal: best by ADIT_PIN, file:PATH or -
+    #[arg(long, value_name = "PIN")]
+    pin: Option<String>,
+    /// Refuse to share the name with other agents
+    #[arg(long)]
+    exclusive: bool,
+    #[command(flatten)]
+    place: AgentPlace,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+impl Publish {
+    /// Refuses a second option that is to be read from stdin, which has one
+    /// first line. `more`: the command's own options that may be.
+    ///
+    /// # Errors
+    /// There are two.
+    pub(crate) fn one_stdin(&self, more: &[&Option<String>]) -> Outcome {
+        let given = [&self.edge, &self.pin];
+        let all = given.iter().chain(more);
+        if all.filter(|value| value.as_deref() == Some("-")).count() > 1 {
+            let what = "two options are to be read from stdin";
+            let remedy = "give all but one by file:PATH or env:NAME";
+            return Err(Failure::with(Code::USAGE, what, remedy));
+        }
+        Ok(())
+    }
+
+    /// Publishes a service until a signal.
+    ///
+    /// # Errors
+    /// The name is none, the environment has mistakes or forbids the target;
+    /// why the agent ended by itself.
+    pub(crate) fn run(&self, name: Option<&str>, carries: Carries, remarks: &Remarks) -> Outcome {
+        let name = name.map(TunnelName::parse).transpose();
+        let name = name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?;
+        let mut config = settings::agent(None, &self.options()?, remarks)?;
+        if !config.agent.allowed_targets.may_lead_to(&carries) {
+            let what = format!(
+                "the target is {}, which ADIT_AGENT_ALLOWED_TARGETS forbids",
+                carries.label()
+            );
+            let remedy = "add it there, or take another target";
+            return Err(Failure::with(Code::CONFIG_CONFLICT, what, remedy));
+        }
+        config.tunnels = vec![TunnelSettings {
+            name,
+            carries,
+            exclusive: self.exclusive,
+        }];
+        let screen = Screen::new();
+        let level = match self.log.log_level {
+            None if screen.is_live() => LogLevel::Error,
+            _ => config.log.level,
+        };
+        logging::start(config.log.format, level, screen.log())?;
+        settings::warn_unknown_variables();
+        remarks.log();
+        runtime::run(agent_seam::run(config, screen))
+    }
+
+    fn options(&self) -> Result<Options, Failure> {
+        let mut options = Options::default();
+        self.place.add_to(&mut options);
+        self.log.add_to(&mut options);
+        for (variable, short, option, value) in [
+            ("ADIT_AGENT_EDGE", "ADIT_EDGE", "--edge", &self.edge),
+            ("ADIT_AGENT_PIN", "ADIT_PIN", "--pin", &self.pin),
+        ] {
+            let value = given::secret(option, short, value.as_deref())?;
+            options.set(variable, option, value.as_ref().map(|value| value.as_str()));
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,188 @@
+//! `[[tunnel]]`: what each kind has, and what no two of them may share.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::num::NonZeroU16;
+
+use adit_config::{Document, Place, Section};
+use adit_model::{Code, TunnelName};
+
+use super::keys::{self, Kind};
+use crate::allowed::AllowedTargets;
+use crate::settings::{Carries, Login, TunnelSettings};
+use crate::target::{Target, TcpTarget};
+
+/// `None` when one of them is wrong. Without `allowed` no target is judged.
+pub(super) fn tunnels(
+    document: &Document<'_>,
+    allowed: Option<&AllowedTargets>,
+) -> Option<Vec<TunnelSettings>> {
+    let mut names = Seen::new(document, "tunnel", "name");
+    let mut ports = Seen::new(document, "port", "port");
+    let mut tunnels = Some(Vec::new());
+    for section in document.sections(&keys::TUNNEL) {
+        let name = section.get(&keys::NAME);
+        if let Some(name) = &name {
+            names.add(&section, name.clone());
+        }
+        let tunnel = tunnel(document, &section, name);
+        if let Some(tunnel) = &tunnel {
+            if let Carries::Tcp {
+                port: Some(port), ..
+            } = tunnel.carries
+            {
+                ports.add(&section, port);
+            }
+            within(document, &section, &tunnel.carries, allowed);
+        }
+        match (&mut tunnels, tunnel) {
+            (Some(all), Some(tunnel)) => all.push(tunnel),
+            (all, _) => *all = None,
+        }
+    }
+    tunnels
+}
+
+/// What may stand once, and where it stood first.
+struct Seen<'d, T> {
+    document: &'d Document<'d>,
+    what: &'static str,
+    key: &'static str,
+    places: HashMap<T, Place>,
+}
+
+impl<'d, T: Eq + Hash + Display> Seen<'d, T> {
+    fn new(document: &'d Document<'d>, what: &'static str, key: &'static str) -> Self {
+        Self {
+            document,
+            what,
+            key,
+            places: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, section: &Section<'_>, one: T) {
+        let Some(first) = self.places.get(&one) else {
+            self.places.insert(one, section.place_of(self.key));
+            return;
+        };
+        let line = self.document.line_of(first).unwrap_or_default();
+        let (what, key) = (self.what, self.key);
+        let sentence = format!("the {what} `{one}` stands twice, first in line {line}");
+        let help = format!("give one of both another {key}");
+        section.complain(Code::CONFIG_DUPLICATE, key, &sentence, Some(&help));
+    }
+}
+
+/// The agent's own list: a target that it can never allow is a mistake.
+fn within(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    carries: &Carries,
+    allowed: Option<&AllowedTargets>,
+) {
+    if allowed.is_none_or(|allowed| allowed.may_lead_to(carries)) {
+        return;
+    }
+    let list = document.section(&keys::AGENT).place_of("allowed_targets");
+    let line = document.line_of(&list);
+    let line = line.map_or_else(String::new, |line| format!(" of line {line}"));
+    let place = carries.place();
+    let sentence = format!("`target` leads to {place}, which `allowed_targets`{line} forbids");
+    let help = format!("add \"{place}\" to allowed_targets under [agent], or take another target");
+    section.complain(Code::CONFIG_CONFLICT, "target", &sentence, Some(&help));
+}
+
+fn tunnel(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    name: Option<TunnelName>,
+) -> Option<TunnelSettings> {
+    let exclusive = section.get(&keys::EXCLUSIVE);
+    let carries = match section.get(&keys::KIND) {
+        Some(Kind::Http) => {
+            misplaced(
+                section,
+                &["port"],
+                "http",
+                "remove it, or write kind = \"tcp\"",
+            );
+            http(document, section)
+        }
+        Some(Kind::Tcp) => {
+            let help = "remove it: a TCP tunnel carries bytes as they are";
+            let keys = ["host_header", "insecure_target", "auth"];
+            misplaced(section, &keys, "tcp", help);
+            tcp(document, section)
+        }
+        // The other mistakes are told beside that of the kind.
+        None => login(document, section).and(None),
+    };
+    Some(TunnelSettings {
+        name,
+        carries: carries?,
+        exclusive: exclusive?,
+    })
+}
+
+fn misplaced(section: &Section<'_>, keys: &[&str], kind: &str, help: &str) {
+    for key in keys.iter().filter(|key| section.is_given(key)) {
+        let sentence = format!("`{key}` has no meaning with kind = \"{kind}\"");
+        section.complain(Code::CONFIG_CONFLICT, key, &sentence, Some(help));
+    }
+}
+
+fn http(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
+    let auth = login(document, section);
+    let target = section.get(&keys::TARGET);
+    let target = target.and_then(|text| text.parse::<Target>().ok());
+    let insecure_target = section.get(&keys::INSECURE);
+    if let (Some(target), Some(true)) = (&target, insecure_target)
+        && !target.is_tls()
+    {
+        let sentence = "`insecure_target` has a meaning for https:// targets only";
+        let help = Some("remove it, or write https:// before the target");
+        section.complain(Code::CONFIG_CONFLICT, "insecure_target", sentence, help);
+    }
+    Some(Carries::Http {
+        target: target?,
+        insecure_target: insecure_target?,
+        host_header: section.get(&keys::HOST_HEADER),
+        auth: auth?,
+    })
+}
+
+fn tcp(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
+    let given = section.given(&keys::TARGET)?;
+    let Ok(target) = given.value.parse::<TcpTarget>() else {
+        let url = &given.value;
+        let sentence = format!(
+            "`target` wants a port, host:port or unix:/path with kind = \"tcp\", not `{url}`: \
+             a TCP tunnel carries bytes as they are"
+        );
+        let place = url.parse::<Target>().map(TcpTarget::from).ok()?;
+        let help = format!("write \"{place}\"");
+        document.complain(Code::CONFIG_BAD_VALUE, &given.place, &sentence, Some(&help));
+        return None;
+    };
+    let port = section.get(&keys::PORT);
+    let port = port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?));
+    Some(Carries::Tcp { target, port })
+}
+
+/// The outer `None`: a mistake was recorded.
+fn login(document: &Document<'_>, section: &Section<'_>) -> Option<Option<Login>> {
+    let Some(given) = section.given(&keys::AUTH) else {
+        return (!section.is_given("auth")).then_some(None);
+    };
+    let text = document.reveal("auth", &given)?;
+    match Login::parse(&text) {
+        Ok(login) => Some(Some(login)),
+        Err(why) => {
+            let sentence = format!("`auth` is refused: {why}");
+            document.complain(Code::BAD_AUTH, &given.place, &sentence, None);
+            None
+        }
+    }
+}
