@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::wait::DEADLINE;
 
@@ -33,6 +34,22 @@ pub fn origin(serve: impl Fn(Socket) + Send + Sync + 'static) -> SocketAddr {
 pub fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
     listener.local_addr().expect("the address of a listener")
+}
+
+/// Ports that were free a moment ago, below those that the system gives out
+/// itself; each call has a range of its own in this process.
+///
+/// # Panics
+/// When there are not so many.
+#[must_use]
+pub fn free_ports(count: usize) -> Vec<u16> {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let of_process = u16::try_from(std::process::id() % 100).unwrap_or(0) * 100;
+    let first = 20_000 + of_process + 10 * CALLS.fetch_add(1, Ordering::Relaxed);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let found: Vec<_> = (first..32_000).filter(is_free).take(count).collect();
+    assert_eq!(found.len(), count, "no free ports");
+    found
 }
 
 /// A connection whose reads end at the deadline of a test.

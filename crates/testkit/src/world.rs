@@ -4,6 +4,7 @@
 //! while the test calls curl, looks at counters and waits for conditions.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct World {
     edge: Option<Edge>,
     facts: Facts,
     config: String,
+    /// More keys of `[doors]`.
+    doors: String,
     folder: tempfile::TempDir,
 }
 
@@ -47,6 +50,15 @@ impl World {
     /// When the configuration is wrong or the edge does not start.
     #[must_use]
     pub fn with(tables: &str) -> Self {
+        Self::with_doors("", tables)
+    }
+
+    /// As [`World::with`], with more keys of `[doors]`.
+    ///
+    /// # Panics
+    /// When the configuration is wrong or the edge does not start.
+    #[must_use]
+    pub fn with_doors(doors: &str, tables: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -67,12 +79,13 @@ impl World {
         );
         let any =
             "[doors]\nhttp = \"127.0.0.1:0\"\nlink = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\n";
-        let edge = start(&runtime, &format!("{config}{any}"));
+        let edge = start(&runtime, &format!("{config}{any}{doors}"));
         Self {
             runtime: Arc::new(runtime),
             facts: edge.facts().clone(),
             edge: Some(edge),
             config,
+            doors: doors.to_owned(),
             folder,
         }
     }
@@ -144,10 +157,11 @@ impl World {
     pub fn start_edge(&mut self) {
         assert!(self.edge.is_none(), "the edge runs already");
         let doors = format!(
-            "[doors]\nhttp = \"{}\"\nlink = \"{}\"\napi = \"{}\"\n",
+            "[doors]\nhttp = \"{}\"\nlink = \"{}\"\napi = \"{}\"\n{}",
             self.http(),
             self.link(),
-            self.api()
+            self.api(),
+            self.doors
         );
         let edge = start(&self.runtime, &format!("{}{doors}", self.config));
         self.facts = edge.facts().clone();
@@ -243,6 +257,17 @@ impl AgentPlan {
         Self { settings }
     }
 
+    /// As [`AgentPlan::new`], of a TCP tunnel.
+    ///
+    /// # Panics
+    /// When the name is none.
+    #[must_use]
+    pub fn tcp(world: &World, name: &str, target: SocketAddr, port: Option<u16>) -> Self {
+        let mut plan = Self::new(world, name, target);
+        plan.settings.tunnels = vec![tcp_tunnel(name, target, port)];
+        plan
+    }
+
     /// Dials another address than the link door's own.
     #[must_use]
     pub fn by(mut self, world: &World, address: SocketAddr) -> Self {
@@ -260,6 +285,22 @@ pub fn tunnel(name: &str, target: &str) -> TunnelSettings {
     TunnelSettings {
         name: Some(TunnelName::parse(name).expect("a tunnel's name")),
         carries: Carries::http(target.parse().expect("a target")),
+        exclusive: false,
+    }
+}
+
+/// The settings of a TCP tunnel that asks for a port, or for any.
+///
+/// # Panics
+/// When name or target is none.
+#[must_use]
+pub fn tcp_tunnel(name: &str, target: SocketAddr, port: Option<u16>) -> TunnelSettings {
+    TunnelSettings {
+        name: Some(TunnelName::parse(name).expect("a tunnel's name")),
+        carries: Carries::Tcp {
+            target: target.to_string().parse().expect("a target"),
+            port: port.and_then(NonZeroU16::new),
+        },
         exclusive: false,
     }
 }

@@ -7,4 +7,5 @@ mod link;
 mod odd;
 mod peers;
 mod rules;
+mod tcp;
 mod uploads;
