@@ -17,7 +17,7 @@ struct Peer {
     used: &'static str,
 }
 
-const PEERS: [Peer; 5] = [
+const PEERS: [Peer; 7] = [
     Peer {
         program: "nginx",
         package: "nginx-light",
@@ -37,6 +37,16 @@ const PEERS: [Peer; 5] = [
         program: "ip",
         package: "iproute2",
         used: "a network in which a port is blocked",
+    },
+    Peer {
+        program: "sshd",
+        package: "openssh-server",
+        used: "a real service behind TCP tunnels",
+    },
+    Peer {
+        program: "ssh",
+        package: "openssh-client",
+        used: "its visitor",
     },
     Peer {
         program: "unshare",

@@ -21,5 +21,6 @@ pub mod peers;
 pub mod process;
 pub mod python;
 pub mod raw;
+pub mod sshd;
 pub mod wait;
 pub mod world;

@@ -6,7 +6,9 @@ use adit_agent::AgentEvent;
 use adit_model::Code;
 use adit_testkit::between::Between;
 use adit_testkit::curl;
+use adit_testkit::process::Process;
 use adit_testkit::raw::{Socket, free_ports, nobody, origin};
+use adit_testkit::sshd::Sshd;
 use adit_testkit::wait::until_true;
 use adit_testkit::world::{Agent, AgentPlan, World};
 
@@ -35,7 +37,8 @@ fn local(port: u16) -> SocketAddr {
 /// Visits a greeter: its name.
 fn visit(port: u16) -> String {
     let mut visitor = Socket::dial(local(port));
-    let greeting = String::from_utf8(visitor.until("\n")).unwrap();
+    let greeting = visitor.until("\n");
+    let greeting = String::from_utf8_lossy(&greeting).into_owned();
     visitor.send("some words");
     visitor.finish();
     assert_eq!(visitor.rest(), (b"some wordsbye\n".to_vec(), true));
@@ -353,4 +356,35 @@ fn a_balancer_in_front_of_a_port_announces_its_visitors() {
     };
     assert_eq!(announced("192.0.2.7"), b"hello from one\nbye\n");
     assert_eq!(announced("198.51.100.7"), b"");
+}
+
+/// Real OpenSSH, which checks each byte.
+#[test]
+fn ssh_goes_through_a_port() {
+    let (ports, sshd) = (free_ports(1), Sshd::start());
+    let world = world(&ports, "");
+    let agent = world.start_agent(AgentPlan::tcp(&world, "ssh", sshd.address, None));
+    agent.wait_live("ssh");
+    let file = world.folder("sent");
+    let bytes: Vec<u8> = (0..8_000_000u32).map(|i| (i % 249) as u8).collect();
+    std::fs::write(&file, &bytes).unwrap();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut ssh = sshd.client(local(ports[0]));
+            ssh.arg("sha256sum; echo done");
+            ssh.stdin(std::fs::File::open(&file).unwrap());
+            Process::spawn(ssh)
+        })
+        .collect();
+    let mut sums = Vec::new();
+    for client in clients {
+        let ended = client.ended();
+        assert!(ended.status.success(), "{}", ended.text());
+        assert_eq!(ended.lines.last().map(String::as_str), Some("done"));
+        sums.push(ended.lines[0].clone());
+    }
+    let mut here = std::process::Command::new("sha256sum");
+    here.stdin(std::fs::File::open(&file).unwrap());
+    let wanted = Process::run(here).lines[0].clone();
+    assert!(sums.iter().all(|sum| *sum == wanted), "{sums:?} {wanted}");
 }
