@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Http(http::Args),
     /// Publish one TCP service
     Tcp(tcp::Args),
+    /// Publish one service that speaks TLS itself, by name
+    Tls(tcp::TlsArgs),
     /// Publish the tunnels of a configuration file
     Client(client::Args),
     /// Check, describe or show configuration files

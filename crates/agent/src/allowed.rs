@@ -240,7 +240,7 @@ mod tests {
 
     fn tunnel(target: &str) -> Carries {
         let target = target.parse::<TcpTarget>().unwrap();
-        Carries::Tcp { target, port: None }
+        Carries::tcp(target, None)
     }
 
     fn host(target: &str) -> Host {

@@ -73,6 +73,18 @@ async fn serve(
             return None;
         }
     };
+    let mut local = local;
+    if let Some(version) = tunnel.proxy_protocol {
+        let start = incoming.start();
+        let header = version.header(start.visitor, start.door);
+        if let Err(error) = local.announce(&header, start.patience()).await {
+            let why = format!("{}: {error}", tunnel.target);
+            let code = Code::TARGET_CLOSED;
+            report(tunnel, teller, &NotReached { code, why });
+            incoming.refuse(ResetReason::TargetClosed).await;
+            return None;
+        }
+    }
     let visit = Visit::begin(*incoming.start(), tunnel, teller);
     let stream = incoming.accept().ok()?;
     let (carried, channel) = pump(stream, local).await;

@@ -14,6 +14,7 @@ pub mod config;
 
 mod agent;
 mod allowed;
+mod announce;
 mod backoff;
 mod connect;
 mod error;
@@ -38,9 +39,10 @@ mod tunnels;
 mod whole;
 
 pub use allowed::{AllowedError, AllowedTarget, AllowedTargets};
+pub use announce::ProxyProtocol;
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
 pub use run::{join, run};
-pub use settings::{AgentSettings, Carries, Login, LoginError, PinFrom, TunnelSettings};
+pub use settings::{AgentSettings, By, Carries, Login, LoginError, PinFrom, TunnelSettings};
 pub use state::{DataFolder, EdgeRecord, HeldName, Joining, StateError};
 pub use target::{HostHeader, Target, TargetError, TcpTarget};

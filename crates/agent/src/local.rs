@@ -4,9 +4,10 @@
 //! is aborted, so that a service never takes a stream that was cut off for one
 //! that ended.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) struct Local {
@@ -97,6 +99,25 @@ impl Local {
             Socket::Tls(socket) => Pin::new(socket).poll_write(cx, bytes),
             #[cfg(unix)]
             Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    /// Sends what comes before the first byte of a stream.
+    pub(crate) async fn announce(&mut self, header: &[u8], within: Duration) -> io::Result<()> {
+        let mut sent = 0;
+        let all = poll_fn(|cx| {
+            while sent < header.len() {
+                match ready!(self.poll_write(cx, header.get(sent..).unwrap_or_default())) {
+                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Ok(count) => sent += count,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            Poll::Ready(Ok(()))
+        });
+        match timeout(within, all).await {
+            Ok(sent) => sent,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 

@@ -13,6 +13,7 @@ use argon2::password_hash::PasswordHasher;
 use zeroize::Zeroizing;
 
 use crate::allowed::AllowedTargets;
+use crate::announce::ProxyProtocol;
 use crate::random;
 use crate::target::{HostHeader, Place, Target, TcpTarget};
 
@@ -61,13 +62,24 @@ pub enum Carries {
         /// What visitors must give.
         auth: Option<Login>,
     },
-    /// The bytes of a public port as they are.
-    Tcp {
+    /// Bytes as they are.
+    Bytes {
         /// Where its streams lead.
         target: TcpTarget,
-        /// The public port to ask for; `None`: one that the edge chooses.
-        port: Option<NonZeroU16>,
+        /// Where visitors come in.
+        by: By,
+        /// How the target is told of its visitor before the first byte.
+        proxy_protocol: Option<ProxyProtocol>,
     },
+}
+
+/// Where visitors of bytes come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// At a public port; `None`: one that the edge chooses.
+    Port(Option<NonZeroU16>),
+    /// At the edge's TLS door, by the name that their TLS asks for.
+    TlsName,
 }
 
 impl Carries {
@@ -82,19 +94,29 @@ impl Carries {
         }
     }
 
+    /// The bytes of a public port, with nothing special about them.
+    #[must_use]
+    pub const fn tcp(target: TcpTarget, port: Option<NonZeroU16>) -> Self {
+        Self::Bytes {
+            target,
+            by: By::Port(port),
+            proxy_protocol: None,
+        }
+    }
+
     /// The target as people write it.
     #[must_use]
     pub fn label(&self) -> String {
         match self {
             Self::Http { target, .. } => target.label(),
-            Self::Tcp { target, .. } => target.label(),
+            Self::Bytes { target, .. } => target.label(),
         }
     }
 
     pub(crate) fn place(&self) -> &Place {
         match self {
             Self::Http { target, .. } => target.place(),
-            Self::Tcp { target, .. } => target.place(),
+            Self::Bytes { target, .. } => target.place(),
         }
     }
 
@@ -107,7 +129,7 @@ impl Carries {
                 insecure_target,
                 ..
             } => target.is_tls().then_some(*insecure_target),
-            Self::Tcp { .. } => None,
+            Self::Bytes { .. } => None,
         }
     }
 }

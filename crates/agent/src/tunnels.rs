@@ -15,8 +15,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::AgentError;
 use crate::allowed::AllowedTargets;
+use crate::announce::ProxyProtocol;
 use crate::connect::Connector;
-use crate::settings::{Carries, TunnelSettings};
+use crate::settings::{By, Carries, TunnelSettings};
 use crate::state::{DataFolder, HeldName};
 use crate::tls;
 
@@ -32,6 +33,8 @@ pub(crate) struct Tunnel {
     pub(crate) target: String,
     kind: TunnelKind,
     port: Option<NonZeroU16>,
+    /// How the target is told of its visitors.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     host_header: Option<String>,
     auth: Option<String>,
     exclusive: bool,
@@ -225,13 +228,20 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
     } else {
         &common.tls.verified
     };
+    let proxy_protocol = match &settings.carries {
+        Carries::Bytes { proxy_protocol, .. } => *proxy_protocol,
+        Carries::Http { .. } => None,
+    };
     let place = settings.carries.place().clone();
     let connector = Connector::new(place, target.clone(), common.allowed.clone(), tls.as_ref());
     let (kind, port, host_header, auth) = match settings.carries {
         Carries::Http {
             host_header, auth, ..
         } => (TunnelKind::Http, None, host_header, auth),
-        Carries::Tcp { port, .. } => (TunnelKind::Tcp, port, None, None),
+        Carries::Bytes { by, .. } => match by {
+            By::Port(port) => (TunnelKind::Tcp, port, None, None),
+            By::TlsName => (TunnelKind::Tls, None, None, None),
+        },
     };
     Ok(Tunnel {
         id,
@@ -241,6 +251,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         target,
         kind,
         port,
+        proxy_protocol,
         host_header: host_header.map(|header| header.as_str().to_owned()),
         auth: auth.map(|login| login.hash()).transpose()?,
         exclusive: settings.exclusive,
@@ -259,6 +270,11 @@ fn remembered_for(carries: &Carries) -> String {
     let label = carries.label();
     match carries {
         Carries::Http { .. } => label,
-        Carries::Tcp { .. } => format!("tcp {label}"),
+        Carries::Bytes {
+            by: By::Port(_), ..
+        } => format!("tcp {label}"),
+        Carries::Bytes {
+            by: By::TlsName, ..
+        } => format!("tls {label}"),
     }
 }

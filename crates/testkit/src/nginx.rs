@@ -29,11 +29,24 @@ impl Nginx {
     /// When nginx is missing or does not come up.
     #[must_use]
     pub fn start(directives: &str) -> Self {
+        Self::listening("", directives)
+    }
+
+    /// As [`Nginx::start`], with more words for its `listen`: `ssl` say.
+    ///
+    /// # Panics
+    /// As [`Nginx::start`].
+    #[must_use]
+    pub fn listening(words: &str, directives: &str) -> Self {
         let address = own_address();
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("site")).expect("a folder for the site");
         let file = folder.path().join("nginx.conf");
-        fs::write(&file, config(folder.path(), address, directives)).expect("a configuration");
+        fs::write(
+            &file,
+            config(folder.path(), &format!("{address} {words}"), directives),
+        )
+        .expect("a configuration");
         let mut command = Command::new(program("nginx"));
         command
             .arg("-e")
@@ -91,7 +104,7 @@ fn own_address() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(address), port)
 }
 
-fn config(folder: &Path, address: SocketAddr, directives: &str) -> String {
+fn config(folder: &Path, listen: &str, directives: &str) -> String {
     let folder = folder.display();
     format!(
         "daemon off; master_process off; worker_processes 1;\n\
@@ -108,7 +121,7 @@ fn config(folder: &Path, address: SocketAddr, directives: &str) -> String {
            default_type text/plain;\n\
            keepalive_requests 1000000;\n\
            server {{\n\
-             listen {address};\n\
+             listen {listen};\n\
              root {folder}/site;\n\
              {directives}\n\
            }}\n\

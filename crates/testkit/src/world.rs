@@ -297,10 +297,10 @@ pub fn tunnel(name: &str, target: &str) -> TunnelSettings {
 pub fn tcp_tunnel(name: &str, target: SocketAddr, port: Option<u16>) -> TunnelSettings {
     TunnelSettings {
         name: Some(TunnelName::parse(name).expect("a tunnel's name")),
-        carries: Carries::Tcp {
-            target: target.to_string().parse().expect("a target"),
-            port: port.and_then(NonZeroU16::new),
-        },
+        carries: Carries::tcp(
+            target.to_string().parse().expect("a target"),
+            port.and_then(NonZeroU16::new),
+        ),
         exclusive: false,
     }
 }

@@ -31,6 +31,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Join(args) => join::run(&args),
         Command::Http(args) => http::run(&args),
         Command::Tcp(args) => tcp::run(&args),
+        Command::Tls(args) => tcp::run_tls(&args),
         Command::Client(args) => client::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),

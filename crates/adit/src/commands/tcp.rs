@@ -1,8 +1,8 @@
-//! `adit tcp`: publish one TCP service.
+//! `adit tcp` and `adit tls`: publish bytes as they are.
 
 use std::num::NonZeroU16;
 
-use adit_agent::{Carries, Target, TargetError, TcpTarget};
+use adit_agent::{By, Carries, ProxyProtocol, Target, TargetError, TcpTarget};
 use adit_model::Code;
 
 use super::publish::Publish;
@@ -40,23 +40,88 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]
+    announce: Announce,
+    #[command(flatten)]
+    publish: Publish,
+}
+
+/// How the service learns who its visitor is.
+#[derive(Debug, clap::Args)]
+struct Announce {
+    /// Tell the service its visitors' addresses by this header, which it must expect
+    #[arg(long, value_name = "VERSION")]
+    proxy_protocol: Option<Version>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Version {
+    /// A line of text
+    V1,
+    /// Bytes
+    V2,
+}
+
+impl Announce {
+    fn version(&self) -> Option<ProxyProtocol> {
+        self.proxy_protocol.map(|version| match version {
+            Version::V1 => ProxyProtocol::V1,
+            Version::V2 => ProxyProtocol::V2,
+        })
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  adit tls 443 --name nas                      what speaks TLS on port 443 of this machine
+  adit tls nas.lan:8443
+
+The edge passes TLS on by the name that visitors ask for; the service ends it with
+its own certificate, and the edge reads nothing of it. Without --edge the edge
+that `adit join` remembered is used; secrets are read from ADIT_EDGE and ADIT_PIN
+first.")]
+pub(crate) struct TlsArgs {
+    /// Port, host:port or unix:/path
+    target: String,
+    /// First label of the public host name; default: random, remembered for the target
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    announce: Announce,
+    #[command(flatten)]
     publish: Publish,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     args.publish.one_stdin(&[])?;
+    let remarks = remarks();
+    let given = args.target.as_deref().or(args.named.as_deref());
+    let carries = Carries::Bytes {
+        target: target(given.unwrap_or_default())?,
+        by: By::Port(args.port.and_then(NonZeroU16::new)),
+        proxy_protocol: args.announce.version(),
+    };
+    args.publish.run(args.name.as_deref(), carries, &remarks)
+}
+
+/// `adit tls`.
+pub(crate) fn run_tls(args: &TlsArgs) -> Outcome {
+    args.publish.one_stdin(&[])?;
+    let carries = Carries::Bytes {
+        target: target(&args.target)?,
+        by: By::TlsName,
+        proxy_protocol: args.announce.version(),
+    };
+    args.publish.run(args.name.as_deref(), carries, &remarks())
+}
+
+fn remarks() -> Remarks {
     let remarks = Remarks::default();
     if settings::variable("ADIT_AUTH").is_some() {
         remarks.add(
-            "ADIT_AUTH is set and protects nothing: a TCP tunnel asks no visitor for a password",
+            "ADIT_AUTH is set and protects nothing: only HTTP tunnels ask visitors for a password",
         );
     }
-    let given = args.target.as_deref().or(args.named.as_deref());
-    let carries = Carries::Tcp {
-        target: target(given.unwrap_or_default())?,
-        port: args.port.and_then(NonZeroU16::new),
-    };
-    args.publish.run(args.name.as_deref(), carries, &remarks)
+    remarks
 }
 
 fn target(text: &str) -> Result<TcpTarget, Failure> {

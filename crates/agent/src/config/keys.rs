@@ -9,6 +9,7 @@ use adit_config::{
 use adit_model::TunnelName;
 
 use crate::allowed::{AllowedError, AllowedTarget};
+use crate::announce::ProxyProtocol;
 use crate::target::{HostHeader, Target, TargetError};
 
 /// The whole file.
@@ -74,6 +75,7 @@ pub static TUNNEL: SectionSpec = SectionSpec {
         &KIND,
         &TARGET,
         &PORT,
+        &PROXY_PROTOCOL,
         &HOST_HEADER,
         &INSECURE,
         &AUTH,
@@ -95,13 +97,14 @@ pub(super) static NAME: Key<Parsed<TunnelName>> = Key::optional(
 pub(super) enum Kind {
     Http,
     Tcp,
+    Tls,
 }
 
 pub(super) static KIND: Key<Choice<Kind>> = Key::or(
     "kind",
-    Choice(&[("http", Kind::Http), ("tcp", Kind::Tcp)]),
+    Choice(&[("http", Kind::Http), ("tcp", Kind::Tcp), ("tls", Kind::Tls)]),
     "\"http\"",
-    "What the tunnel carries: requests for a host name, or the bytes of a public port.",
+    "What the tunnel carries: requests for a host name, the bytes of a public port, or TLS for a host name, passed on as it is.",
 );
 // As text, because each kind takes it its own way. What TCP takes is a part of
 // what HTTP takes.
@@ -121,6 +124,16 @@ pub(super) static PORT: Key<Number> = Key::optional(
     "port",
     Number::new(1, u16::MAX as u32),
     "With `kind = \"tcp\"`: the public port on the edge. Default: one that the edge chooses.",
+);
+pub(super) static PROXY_PROTOCOL: Key<Choice<Option<ProxyProtocol>>> = Key::or(
+    "proxy_protocol",
+    Choice(&[
+        ("off", None),
+        ("v1", Some(ProxyProtocol::V1)),
+        ("v2", Some(ProxyProtocol::V2)),
+    ]),
+    "\"off\"",
+    "With `kind = \"tcp\"` or `\"tls\"`: the header that tells the target its visitor's address before the first byte. The target must expect it.",
 );
 pub(super) static HOST_HEADER: Key<Parsed<HostHeader>> = Key::optional(
     "host_header",

@@ -6,7 +6,7 @@ use std::path::Path;
 use adit_model::{Credential, Psk, PublicKey};
 
 use super::*;
-use crate::settings::Carries;
+use crate::settings::{By, Carries};
 
 const GOLDEN: &str = include_str!("../../testdata/client-mistakes.md");
 
@@ -130,8 +130,12 @@ fn a_tcp_tunnel_has_a_port_or_the_edge_chooses() {
         .tunnels
         .iter()
         .map(|tunnel| match &tunnel.carries {
-            Carries::Tcp { target, port } => (target.label(), port.map(NonZeroU16::get)),
-            Carries::Http { .. } => panic!("TCP"),
+            Carries::Bytes {
+                target,
+                by: By::Port(port),
+                ..
+            } => (target.label(), port.map(NonZeroU16::get)),
+            other => panic!("{other:?}"),
         })
         .collect();
     let wanted = [("localhost:22", Some(2222)), ("db.lan:5432", None)];

@@ -10,7 +10,7 @@ use adit_model::{Code, TunnelName};
 
 use super::keys::{self, Kind};
 use crate::allowed::AllowedTargets;
-use crate::settings::{Carries, Login, TunnelSettings};
+use crate::settings::{By, Carries, Login, TunnelSettings};
 use crate::target::{Target, TcpTarget};
 
 /// `None` when one of them is wrong. Without `allowed` no target is judged.
@@ -28,8 +28,9 @@ pub(super) fn tunnels(
         }
         let tunnel = tunnel(document, &section, name);
         if let Some(tunnel) = &tunnel {
-            if let Carries::Tcp {
-                port: Some(port), ..
+            if let Carries::Bytes {
+                by: By::Port(Some(port)),
+                ..
             } = tunnel.carries
             {
                 ports.add(&section, port);
@@ -104,7 +105,7 @@ fn tunnel(
         Some(Kind::Http) => {
             misplaced(
                 section,
-                &["port"],
+                &["port", "proxy_protocol"],
                 "http",
                 "remove it, or write kind = \"tcp\"",
             );
@@ -114,7 +115,13 @@ fn tunnel(
             let help = "remove it: a TCP tunnel carries bytes as they are";
             let keys = ["host_header", "insecure_target", "auth"];
             misplaced(section, &keys, "tcp", help);
-            tcp(document, section)
+            bytes(document, section, "tcp")
+        }
+        Some(Kind::Tls) => {
+            let help = "remove it: a TLS tunnel is passed on by name as it is";
+            let keys = ["host_header", "insecure_target", "auth", "port"];
+            misplaced(section, &keys, "tls", help);
+            bytes(document, section, "tls")
         }
         // The other mistakes are told beside that of the kind.
         None => login(document, section).and(None),
@@ -153,13 +160,13 @@ fn http(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
     })
 }
 
-fn tcp(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
+fn bytes(document: &Document<'_>, section: &Section<'_>, kind: &str) -> Option<Carries> {
     let given = section.given(&keys::TARGET)?;
     let Ok(target) = given.value.parse::<TcpTarget>() else {
         let url = &given.value;
         let sentence = format!(
-            "`target` wants a port, host:port or unix:/path with kind = \"tcp\", not `{url}`: \
-             a TCP tunnel carries bytes as they are"
+            "`target` wants a port, host:port or unix:/path with kind = \"{kind}\", not `{url}`: \
+             it carries bytes as they are"
         );
         let place = url.parse::<Target>().map(TcpTarget::from).ok()?;
         let help = format!("write \"{place}\"");
@@ -168,7 +175,14 @@ fn tcp(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
     };
     let port = section.get(&keys::PORT);
     let port = port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?));
-    Some(Carries::Tcp { target, port })
+    Some(Carries::Bytes {
+        target,
+        by: match kind {
+            "tls" => By::TlsName,
+            _ => By::Port(port),
+        },
+        proxy_protocol: section.get(&keys::PROXY_PROTOCOL)?,
+    })
 }
 
 /// The outer `None`: a mistake was recorded.

@@ -13,10 +13,10 @@ fn tcp(world: &World, port: Option<u16>) -> AgentSettings {
     let mut settings = world.settings();
     settings.tunnels[0] = TunnelSettings {
         name: None,
-        carries: Carries::Tcp {
-            target: world.target.parse().unwrap(),
-            port: port.and_then(NonZeroU16::new),
-        },
+        carries: Carries::tcp(
+            world.target.parse().unwrap(),
+            port.and_then(NonZeroU16::new),
+        ),
         exclusive: false,
     };
     settings
@@ -50,7 +50,7 @@ async fn a_random_name_is_remembered_for_each_kind_alone() {
         let mut settings = world.settings();
         settings.tunnels[0].carries = if is_tcp {
             let target = socket.parse().unwrap();
-            Carries::Tcp { target, port: None }
+            Carries::tcp(target, None)
         } else {
             Carries::http(socket.parse().unwrap())
         };
