@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agents, client, completions, config, edge, explain, guests, http, join, key, secret, server,
-    tcp,
+    status, tcp, top,
 };
 use crate::{demo, terminal};
 
@@ -57,6 +57,10 @@ pub(crate) enum Command {
     Config(config::Args),
     /// Make or show an identity
     Key(key::Args),
+    /// Show what a running edge does
+    Status(status::Args),
+    /// Show it over and over, with rates
+    Top(top::Args),
     /// List or revoke the agents of an edge
     Agents(agents::Args),
     /// Let addresses in to tunnels that take guests only

@@ -16,6 +16,7 @@ mod edge_seam;
 mod failure;
 mod given;
 mod logging;
+mod report;
 mod runtime;
 mod settings;
 mod terminal;

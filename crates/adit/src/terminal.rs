@@ -98,6 +98,11 @@ pub(crate) fn width() -> usize {
     terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(20))
 }
 
+/// Rows of the terminal.
+pub(crate) fn height() -> usize {
+    terminal_size::terminal_size().map_or(24, |(_, height)| usize::from(height.0).max(2))
+}
+
 /// Replaces control characters: text of strangers must not steer the
 /// terminal.
 pub(crate) fn plain(text: &str) -> String {

@@ -115,7 +115,10 @@ fn wrong_command_lines_are_told_with_the_code_of_wrong_use() {
     let world = World::new();
     let cases = [
         ("", "Usage: adit <COMMAND>"),
-        ("htpp 3000", "similar subcommands exist: 'tcp', 'http'"),
+        (
+            "htpp 3000",
+            "similar subcommands exist: 'tcp', 'top', 'http'",
+        ),
         ("http", "<TARGET>"),
         (
             "http 3000 --nmae app",

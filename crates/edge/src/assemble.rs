@@ -34,7 +34,7 @@ use crate::seldom::Seldom;
 use crate::serve::{Facts, StartError};
 use crate::sni::ByName;
 use crate::state::{Seen, Store};
-use crate::status::Status;
+use crate::status::{At, Sources, Status};
 use crate::tcp::TcpDoor;
 use crate::{auth, sync_stats};
 
@@ -92,17 +92,12 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// What the edge says about itself.
-    pub(crate) fn facts(
-        &self,
-        http: SocketAddr,
-        link: SocketAddr,
-        api: Option<SocketAddr>,
-    ) -> Facts {
+    pub(crate) fn facts(&self, at: &At) -> Facts {
         Facts {
-            http,
-            tls: None,
-            link,
-            api,
+            http: at.http,
+            tls: at.tls,
+            link: at.link,
+            api: at.api,
             fingerprint: self.admission.identity().public(),
             join: join_string(self.admission.store(), &self.address),
             pin: self.admission.current_pin(),
@@ -185,28 +180,18 @@ impl Visitors {
 /// Builds all parts; nothing runs yet.
 pub(crate) fn parts(
     config: &EdgeConfig,
-    (store, seen): (Arc<Store>, Seen),
-    (http_at, tls_at, link_at): (SocketAddr, Option<SocketAddr>, SocketAddr),
+    kept: (Arc<Store>, Seen),
+    at: &At,
     ground: &Ground,
 ) -> Result<Parts, StartError> {
     let metrics = Arc::clone(&ground.metrics);
     let limits = Limits::new(limit_settings(config), Arc::clone(&metrics), Instant::now());
-    let admission = Arc::new(Admission::new(
-        admission_settings(config),
-        Arc::clone(&store),
-        &seen,
-        Arc::clone(&limits),
-        Arc::clone(&metrics),
-        Arc::new(SystemClock),
-    )?);
+    let admission = admission(config, kept, &limits, &metrics)?;
     let rules = Arc::new(rules(config, Instant::now()));
     let registry = Registry::new(registry_rules(config, Arc::clone(&rules)));
     let counters = Arc::new(Counters::default());
-    let url_pattern = url_pattern(config, http_at);
-    let address = link_address(config.server.public.as_deref(), link_at);
-    let status = Status::new(Arc::clone(&registry), Arc::clone(&metrics));
-    let (told, counted) = (Arc::clone(&status) as _, Arc::clone(&metrics));
-    let stats = sync_stats::SyncStats::new(Arc::clone(&admission), told, counted);
+    let url_pattern = url_pattern(config, at.http);
+    let address = link_address(config.server.public.as_deref(), at.link);
     let visitors = Visitors {
         registry: Arc::clone(&registry),
         rules: Arc::clone(&rules),
@@ -215,7 +200,16 @@ pub(crate) fn parts(
     };
     let streams = visitors.streams(config, ground);
     let opener = ground.opener(Arc::clone(&streams));
-    let ports = Ports::new(port_settings(config, tls_at), opener);
+    let ports = Ports::new(port_settings(config, at.tls), opener);
+    let status = Status::new(Sources {
+        registry: Arc::clone(&registry),
+        metrics: Arc::clone(&metrics),
+        ports: Arc::clone(&ports),
+        doors: at.doors(&config.doors),
+        url_pattern: url_pattern.clone(),
+    });
+    let (told, counted) = (Arc::clone(&status) as _, Arc::clone(&metrics));
+    let stats = sync_stats::SyncStats::new(Arc::clone(&admission), told, counted);
     let http = visitors.http(config, ground, stats)?;
     Ok(Parts {
         tls: (streams, ByName::new(Arc::clone(&http))),
@@ -245,6 +239,23 @@ pub(crate) fn parts(
         address,
         url_pattern,
     })
+}
+
+fn admission(
+    config: &EdgeConfig,
+    (store, seen): (Arc<Store>, Seen),
+    limits: &Arc<Limits>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Admission>, StartError> {
+    let admission = Admission::new(
+        admission_settings(config),
+        store,
+        &seen,
+        Arc::clone(limits),
+        Arc::clone(metrics),
+        Arc::new(SystemClock),
+    );
+    Ok(Arc::new(admission?))
 }
 
 fn log_form(config: &EdgeConfig) -> Form {

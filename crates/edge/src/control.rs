@@ -9,6 +9,7 @@
 //! an answer is `{"ok": …}` or `{"error": {"code": …, "text": …}}`.
 
 pub mod client;
+mod report;
 mod words;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+pub use self::report::{DoorReport, LinkReport, Report, Totals, TunnelReport};
 pub use self::words::{AgentInfo, NewToken, Revoked};
 use self::words::{Answer, Request, agent_infos, find_agent};
 use crate::admission::{Admission, ManageError};
@@ -112,7 +114,7 @@ impl From<ManageError> for ControlError {
 
 /// What a running edge says about its links, tunnels and doors.
 pub trait Status: Send + Sync {
-    /// For `adit status`, as one JSON object.
+    /// For `adit status`, as one JSON object: a [`Report`].
     fn status(&self) -> serde_json::Value;
 }
 

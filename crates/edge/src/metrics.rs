@@ -192,6 +192,12 @@ impl Metrics {
         }
     }
 
+    /// When it began.
+    #[must_use]
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
     /// Time since the start.
     #[must_use]
     pub fn uptime(&self) -> Duration {

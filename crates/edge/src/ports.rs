@@ -262,6 +262,12 @@ impl Ports {
         })
     }
 
+    /// Where visitors find the tunnels of this name, while it has a port.
+    pub(crate) fn url_of(&self, name: &TunnelName) -> Option<String> {
+        let port = self.book().names.get(name)?.number;
+        Some(self.url(port))
+    }
+
     /// Where visitors find a tunnel with this port.
     pub(crate) fn url(&self, port: NonZeroU16) -> String {
         format!("tcp://{}:{port}", self.settings.host)

@@ -33,6 +33,7 @@ use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
 use crate::sni::ByName;
 use crate::state::{StateError, Store};
+use crate::status::At;
 use crate::tcp::{TcpDoor, To};
 use crate::{api, control, keep, link, listen};
 
@@ -196,8 +197,8 @@ impl Edge {
         let link = local("link", &bound.link, config.doors.link)?;
         let tls = config.doors.tls;
         let tls = tls.map(|tls| local("TLS", &bound.tls, tls)).transpose()?;
-        let api_at = bound.api.as_ref().map(std::net::TcpListener::local_addr);
-        let api_at = api_at.transpose().map_err(StartError::Worker)?;
+        let api = bound.api.as_ref().map(std::net::TcpListener::local_addr);
+        let api = api.transpose().map_err(StartError::Worker)?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
         let ground = Ground {
             workers: workers.handles().to_vec(),
@@ -206,12 +207,15 @@ impl Edge {
             doors: Tasks::new(),
             streams: Tasks::new(),
         };
-        let parts = assemble::parts(&config, (Arc::new(store), seen), (http, tls, link), &ground)?;
+        let at = At {
+            http,
+            tls,
+            link,
+            api,
+        };
+        let parts = assemble::parts(&config, (Arc::new(store), seen), &at, &ground)?;
         let edge = Self {
-            facts: Facts {
-                tls,
-                ..parts.facts(http, link, api_at)
-            },
+            facts: parts.facts(&at),
             drain: config.server.drain,
             doors: ground.doors.clone(),
             streams: ground.streams.clone(),

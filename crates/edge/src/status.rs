@@ -1,78 +1,202 @@
-//! What the edge tells its owner about itself: links, tunnels, traffic.
+//! What the edge tells its owner about itself: doors, links, tunnels, traffic.
+//!
+//! Invariant: a report is bounded, however many links and tunnels there are;
+//! what has no room is counted in its totals.
 
+use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adit_link::edge::EdgeLink;
 use adit_wire::TunnelKind;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::control;
-use crate::metrics::Metrics;
+use crate::backend::{Backend, Tunnel};
+use crate::config;
+use crate::control::{self, DoorReport, LinkReport, Report, Totals, TunnelReport};
+use crate::metrics::{Direction, Metrics};
+use crate::ports::Ports;
 use crate::registry::Registry;
 
-/// Reads the registry and the metrics when asked.
-pub(crate) struct Status {
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
+/// Most links and most tunnels of a report: some megabytes, far below what the
+/// other side takes.
+const MAX_ROWS: usize = 10_000;
+
+/// What carries a link; there is one way so far.
+const CARRIER: &str = "tcp";
+
+/// Where an edge listens.
+pub(crate) struct At {
+    pub(crate) http: SocketAddr,
+    pub(crate) tls: Option<SocketAddr>,
+    pub(crate) link: SocketAddr,
+    pub(crate) api: Option<SocketAddr>,
 }
+
+impl At {
+    /// All doors, with the one whose ports are opened for tunnels.
+    pub(crate) fn doors(&self, settings: &config::Doors) -> Vec<DoorReport> {
+        let door = |(door, address): (&str, SocketAddr)| DoorReport {
+            door: door.to_owned(),
+            address: address.to_string(),
+            ports: None,
+        };
+        let ports = &settings.tcp_ports;
+        let tcp = DoorReport {
+            door: "tcp".to_owned(),
+            address: settings.tcp_bind.to_string(),
+            ports: Some(ports.to_string()),
+        };
+        let tcp = (!ports.is_empty()).then_some(tcp);
+        let named = [
+            Some(("http", self.http)),
+            self.tls.map(|address| ("tls", address)),
+            Some(("link", self.link)),
+            self.api.map(|address| ("api", address)),
+        ];
+        named.into_iter().flatten().map(door).chain(tcp).collect()
+    }
+}
+
+/// The parts that are asked for a report.
+pub(crate) struct Sources {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) doors: Vec<DoorReport>,
+    /// Where visitors find an HTTP tunnel, `{name}` in it.
+    pub(crate) url_pattern: String,
+}
+
+/// Asks the sources when it is asked.
+pub(crate) struct Status(Sources);
 
 impl Status {
-    pub(crate) fn new(registry: Arc<Registry>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { registry, metrics })
+    pub(crate) fn new(sources: Sources) -> Arc<Self> {
+        Arc::new(Self(sources))
     }
 
-    fn links(&self) -> Vec<Value> {
-        let link = |link: Arc<adit_link::edge::EdgeLink>| {
-            let facts = link.facts();
-            json!({
-                "link": facts.id.0,
-                "agent": facts.identity.to_string(),
-                "address": facts.peer.to_string(),
-                "visitors": link.in_use(),
-                "idle_channels": link.idle(),
-            })
+    fn report(&self) -> Report {
+        let now = SystemTime::now();
+        let metrics = &self.0.metrics;
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            time: unix(now).as_secs(),
+            started: unix(metrics.started()).as_secs(),
+            uptime_seconds: metrics.uptime().as_secs(),
+            doors: self.0.doors.clone(),
+            links: self.links(unix(now)),
+            tunnels: self.tunnels(),
+            totals: self.totals(),
+        }
+    }
+
+    fn links(&self, now: Duration) -> Vec<LinkReport> {
+        let links = busiest(self.0.registry.links(), |link| link.in_use() as u64);
+        let mut rows: Vec<_> = links.iter().map(|link| link_row(link, now)).collect();
+        rows.sort_unstable_by_key(|row| row.link);
+        rows
+    }
+
+    fn tunnels(&self) -> Vec<TunnelReport> {
+        let traffic = |backend: &Arc<Backend>| {
+            let counters = backend.traffic.counters();
+            counters.bytes_in.saturating_add(counters.bytes_out)
         };
-        self.registry.links().into_iter().map(link).collect()
+        let backends = busiest(self.0.registry.backends(), traffic);
+        let row = |backend: &Arc<Backend>| Some(self.tunnel_row(backend, backend.as_tunnel()?));
+        let mut rows: Vec<_> = backends.iter().filter_map(row).collect();
+        rows.sort_unstable_by(|a, b| (&a.name, a.link).cmp(&(&b.name, b.link)));
+        rows
     }
 
-    fn tunnels(&self) -> Vec<Value> {
-        let backends = self.registry.backends();
-        let described = backends.iter().filter_map(|backend| {
-            let tunnel = backend.as_tunnel()?;
-            let traffic = &backend.traffic;
-            Some(json!({
-                "name": tunnel.name.as_str(),
-                "kind": kind(tunnel.kind),
-                "target": &*tunnel.options.target,
-                "link": tunnel.link.facts().id.0,
-                "visitors": traffic.active.load(Ordering::Relaxed),
-                "requests": traffic.requests.load(Ordering::Relaxed),
-                "failures": traffic.failures.load(Ordering::Relaxed),
-                "bytes_in": traffic.bytes_in.load(Ordering::Relaxed),
-                "bytes_out": traffic.bytes_out.load(Ordering::Relaxed),
-            }))
-        });
-        described.collect()
+    fn tunnel_row(&self, backend: &Backend, tunnel: &Tunnel) -> TunnelReport {
+        let name = tunnel.name.as_str();
+        let (kind, url) = match tunnel.kind {
+            TunnelKind::Http => ("http", Some(self.0.url_pattern.replace("{name}", name))),
+            TunnelKind::Tcp => ("tcp", self.0.ports.url_of(&tunnel.name)),
+            TunnelKind::Tls => ("tls", self.0.ports.tls_url(&tunnel.name)),
+            TunnelKind::Other(_) => ("other", None),
+        };
+        let facts = tunnel.link.facts();
+        let counters = backend.traffic.counters();
+        TunnelReport {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            url,
+            target: tunnel.options.target.to_string(),
+            link: facts.id.0,
+            agent: facts.identity.to_string(),
+            visitors: counters.visitors_now.into(),
+            requests: counters.visitors_ever,
+            failures: backend.traffic.failures.load(Ordering::Relaxed),
+            bytes_in: counters.bytes_in,
+            bytes_out: counters.bytes_out,
+        }
     }
-}
 
-/// As `kind` in an agent's configuration.
-fn kind(kind: TunnelKind) -> &'static str {
-    match kind {
-        TunnelKind::Http => "http",
-        TunnelKind::Tcp => "tcp",
-        TunnelKind::Tls => "tls",
-        TunnelKind::Other(_) => "other",
+    fn totals(&self) -> Totals {
+        let (http, tcp) = (&self.0.metrics.http, &self.0.metrics.tcp);
+        let bytes = |direction| http.bytes.of(direction).get() + tcp.bytes.of(direction).get();
+        Totals {
+            links: self.0.metrics.link.links.get(),
+            tunnels: self.0.registry.tunnels() as u64,
+            visitors: http.active.get() + http.upgraded.get() + tcp.open.get(),
+            requests: http.requests.sum() + tcp.streams.get(),
+            failures: http.backend_failures.sum() + tcp.backend_failures.sum(),
+            bytes_in: bytes(Direction::In),
+            bytes_out: bytes(Direction::Out),
+        }
     }
 }
 
 impl control::Status for Status {
     fn status(&self) -> Value {
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": self.metrics.uptime().as_secs(),
-            "links": self.links(),
-            "tunnels": self.tunnels(),
-        })
+        serde_json::to_value(self.report()).unwrap_or_default()
+    }
+}
+
+fn link_row(link: &EdgeLink, now: Duration) -> LinkReport {
+    let facts = link.facts();
+    let micros = |rtt: Duration| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+    LinkReport {
+        link: facts.id.0,
+        agent: facts.identity.to_string(),
+        address: facts.peer.to_string(),
+        since: now.saturating_sub(link.age()).as_secs(),
+        rtt_us: link.rtt().map(micros),
+        carrier: CARRIER.to_owned(),
+        idle_channels: link.idle(),
+        busy_channels: link.in_use(),
+    }
+}
+
+/// All, or as many as there is room for, the heaviest first.
+fn busiest<T>(mut all: Vec<T>, weight: impl Fn(&T) -> u64) -> Vec<T> {
+    if all.len() > MAX_ROWS {
+        // The weights change meanwhile: each is looked at once.
+        all.sort_by_cached_key(|one| Reverse(weight(one)));
+        all.truncate(MAX_ROWS);
+    }
+    all
+}
+
+fn unix(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_room_for_the_busiest() {
+        assert_eq!(busiest(vec![1, 3, 2], |n| *n), [1, 3, 2]);
+        let most = MAX_ROWS as u64;
+        let kept = busiest((0..most + 5).collect(), |n| *n);
+        assert_eq!((kept.len(), kept[0]), (MAX_ROWS, most + 4));
+        assert_eq!(kept.last(), Some(&5));
     }
 }

@@ -36,9 +36,7 @@ impl Context<'_> {
             ControlEvent::Message(Message::Error { code, text }) => {
                 tracing::info!(link = %self.link.facts().id, code, text, "agent reports an error");
             }
-            ControlEvent::Rtt(rtt) => {
-                tracing::trace!(link = %self.link.facts().id, ?rtt, "round trip");
-            }
+            ControlEvent::Rtt(rtt) => self.link.set_rtt(rtt),
             _ => {}
         }
         ControlFlow::Continue(())

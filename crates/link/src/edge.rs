@@ -5,7 +5,7 @@
 //! for more, a quiet minute for fewer, down to none.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -79,6 +79,9 @@ pub struct EdgeLink {
     wanted: AtomicU16,
     least_idle: AtomicUsize,
     resized: Mutex<Instant>,
+    began: Instant,
+    /// Microseconds; 0 before the first was measured.
+    rtt: AtomicU32,
     ended: CancellationToken,
 }
 
@@ -132,6 +135,8 @@ impl EdgeLink {
             in_use: Arc::default(),
             least_idle: AtomicUsize::new(0),
             resized: Mutex::new(Instant::now()),
+            began: Instant::now(),
+            rtt: AtomicU32::new(0),
             ended: CancellationToken::new(),
         })
     }
@@ -158,6 +163,26 @@ impl EdgeLink {
     #[must_use]
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
+    }
+
+    /// Time since the handshake.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Takes in the newest round-trip time of the control channel.
+    pub fn set_rtt(&self, rtt: Duration) {
+        let micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        self.rtt.store(micros.max(1), Ordering::Relaxed);
+    }
+
+    /// The round-trip time measured last, to a microsecond; `None` before the
+    /// first heartbeat was answered.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        let micros = self.rtt.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros.into()))
     }
 
     /// Streams that are open now.

@@ -14,8 +14,10 @@ pub(crate) mod place;
 mod publish;
 pub(crate) mod secret;
 pub(crate) mod server;
+pub(crate) mod status;
 pub(crate) mod tcp;
 mod token;
+pub(crate) mod top;
 
 use crate::cli::Command;
 use crate::{Outcome, demo};
@@ -35,6 +37,8 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Client(args) => client::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Agents(args) => agents::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::Secret(args) => secret::run(&args),

@@ -1,5 +1,5 @@
 //! What an agent's terminal shows: a quiet live view for a person, plain lines
-//! for a pipe.
+//! for a pipe. Beside it, [`FullScreen`] for what fills a terminal.
 //!
 //! [`Board`] is the pure part: events in, lines out. [`Screen`] is the only
 //! one that draws; whatever else is to be read meanwhile (the log, a question)
@@ -10,6 +10,7 @@
 //! which is left behind where it is stuck at the end.
 
 mod board;
+mod full;
 mod screen;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::board::{Board, Told};
+pub(crate) use self::full::FullScreen;
 pub(crate) use self::screen::Screen;
 use crate::failure::Failure;
 use crate::{logging, terminal};

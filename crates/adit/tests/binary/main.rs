@@ -23,5 +23,6 @@ mod ready;
 mod restart;
 mod secrets;
 mod smuggling;
+mod status;
 mod stuck;
 mod words;

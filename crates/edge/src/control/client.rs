@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use adit_model::{Credential, JoinString, Pin, Psk, TunnelName};
 
 use super::words::{Answer, GuestWords, Line, Request, TokenWords, agent_infos, find_agent};
-use super::{AgentInfo, ControlError, NewToken, Revoked, SOCKET};
+use super::{AgentInfo, ControlError, NewToken, Report, Revoked, SOCKET};
 use crate::admission::{TokenWish, make_token};
 use crate::state::folder::{open_folder, short_path};
 use crate::state::{Keep, StateError, Store};
@@ -259,6 +259,14 @@ impl Client {
             Answer::Status { status } => Ok(status),
             _ => Err(self.strange()),
         }
+    }
+
+    /// The same as a [`Report`].
+    ///
+    /// # Errors
+    /// [`ControlError::NotRunning`] and others.
+    pub fn report(&self) -> Result<Report, ControlError> {
+        serde_json::from_value(self.status()?).map_err(|_| self.strange())
     }
 
     fn join_with(&self, store: &Store, credential: Credential) -> JoinString {

@@ -191,12 +191,16 @@ impl Connection {
             return Err(Fail::Visitor);
         };
         let exchange = slot.insert(Exchange::new(opened, &request, &facts));
-        let before = (work.draft.received, work.draft.sent);
         let (visitor, timer) = (&mut self.visitor, &mut self.timer);
-        let end = poll_fn(|cx| exchange.poll(cx, visitor, timer, work, &facts)).await;
-        let traffic = &backend.traffic;
-        let (received, sent) = (work.draft.received - before.0, work.draft.sent - before.1);
-        traffic.moved(received, sent);
+        let metrics = &self.door.parts.metrics.http;
+        // The head was not the backend's.
+        work.draft.count(metrics);
+        let end = poll_fn(|cx| {
+            let end = exchange.poll(cx, visitor, timer, work, &facts);
+            work.draft.count_for(backend, metrics);
+            end
+        })
+        .await;
         let exchange = slot.take();
         work.slot = Some(slot);
         match (end, exchange) {

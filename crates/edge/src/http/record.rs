@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
+use crate::metrics::{Direction, HttpMetrics};
 
 /// The id of a request: made here, or a trusted proxy's.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,8 @@ pub(super) struct Draft {
     pub(super) received: u64,
     /// Bytes to the visitor, head included.
     pub(super) sent: u64,
+    /// Of both, what was counted already.
+    counted: (u64, u64),
     /// Where in what is sent the final answer begins.
     pub(super) head_at: u64,
     pub(super) client: IpAddr,
@@ -111,11 +114,35 @@ impl Draft {
             status: 0,
             received: 0,
             sent: 0,
+            counted: (0, 0),
             head_at: 0,
             client: IpAddr::from([0, 0, 0, 0]),
             hops: 0,
             backend: None,
             fault: None,
+        }
+    }
+
+    /// Counts what came and went since the last time, and tells it. A body may
+    /// take hours, so that it is counted as it goes; one that is sent again is
+    /// counted once.
+    pub(super) fn count(&mut self, metrics: &HttpMetrics) -> (u64, u64) {
+        let received = self.received.saturating_sub(self.counted.0);
+        let sent = self.sent.saturating_sub(self.counted.1);
+        for (direction, bytes) in [(Direction::In, received), (Direction::Out, sent)] {
+            if bytes > 0 {
+                metrics.bytes.of(direction).add(bytes);
+            }
+        }
+        self.counted = (self.counted.0 + received, self.counted.1 + sent);
+        (received, sent)
+    }
+
+    /// The same for a backend.
+    pub(super) fn count_for(&mut self, backend: &Backend, metrics: &HttpMetrics) {
+        let (received, sent) = self.count(metrics);
+        if received + sent > 0 {
+            backend.traffic.moved(received, sent);
         }
     }
 }

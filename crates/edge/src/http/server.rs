@@ -25,7 +25,7 @@ use super::respond::{self, After, Extra};
 use super::timer::Timer;
 use super::visitor::Peer;
 use crate::limits::{self, ConnectionPermit};
-use crate::metrics::{Direction, HttpRefusal, LimitRefusal, StatusClass};
+use crate::metrics::{HttpRefusal, LimitRefusal, StatusClass};
 use crate::visitor::Visitor;
 
 /// How long and how much of a refused request is read on, so that the refusal
@@ -301,7 +301,7 @@ impl Connection {
         self.visitor.busy = then == Then::Cut;
         self.door.parts.metrics.http.active.down();
         let ended = work.draft.ended.unwrap_or_else(Instant::now);
-        self.finish(&work, ended);
+        self.finish(&mut work, ended);
         work.next();
         if then == Then::Keep && !work.input.unread().is_empty() {
             // The next request is here already.
@@ -340,7 +340,7 @@ impl Connection {
         self.door.parts.metrics.http.refused.of(label).add(1);
         self.answer(&mut work, status, Extra::Nothing, After::CLOSE)
             .await;
-        self.finish(&work, Instant::now());
+        self.finish(&mut work, Instant::now());
         self.door.give_work(work);
         Then::Linger
     }
@@ -366,14 +366,13 @@ impl Connection {
     }
 
     /// Counts a request and writes its line.
-    fn finish(&self, work: &Work, ended: Instant) {
-        let draft = &work.draft;
+    fn finish(&self, work: &mut Work, ended: Instant) {
+        let draft = &mut work.draft;
         let http = &self.door.parts.metrics.http;
         let took = ended.saturating_duration_since(draft.started);
         http.seconds.observe(took);
         http.requests.of(class(draft.status)).add(1);
-        http.bytes.of(Direction::In).add(draft.received);
-        http.bytes.of(Direction::Out).add(draft.sent);
+        draft.count(http);
         if let Some(log) = &self.door.parts.log {
             log.add(&record(work, took));
         }

@@ -8,7 +8,7 @@ use adit_link::Stream;
 use adit_wire::{Delivered, ResetReason};
 
 use super::buffer::Work;
-use super::record::Fault;
+use super::record::{Draft, Fault};
 use super::server::{Connection, Then};
 use crate::backend::Backend;
 use crate::carry::{Broken, Carry};
@@ -27,14 +27,20 @@ impl Connection {
         http.active.down();
         let mut upgraded = Carry::new(stream).paced(backend.rule().cloned());
         let visitor = &mut self.visitor;
+        let before = (work.draft.received, work.draft.sent);
         let mut end = poll_fn(|cx| poll_leftover(cx, &mut upgraded, work)).await;
         if end.is_ok() {
-            end = poll_fn(|cx| upgraded.poll(cx, visitor)).await;
+            end = poll_fn(|cx| {
+                let end = upgraded.poll(cx, visitor);
+                note(&mut work.draft, before, &upgraded);
+                work.draft.count_for(backend, http);
+                end
+            })
+            .await;
         }
         self.door.parts.metrics.http.active.up();
-        work.draft.received += upgraded.received;
-        work.draft.sent += upgraded.sent;
-        backend.traffic.moved(upgraded.received, upgraded.sent);
+        note(&mut work.draft, before, &upgraded);
+        work.draft.count_for(backend, http);
         match end {
             Ok(()) => {
                 upgraded.into_stream().retire(&self.door.parts.tasks);
@@ -51,6 +57,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// What was carried belongs to the request.
+fn note(draft: &mut Draft, before: (u64, u64), upgraded: &Carry) {
+    draft.received = before.0 + upgraded.received;
+    draft.sent = before.1 + upgraded.sent;
 }
 
 /// Sends on what came behind the request before the 101.

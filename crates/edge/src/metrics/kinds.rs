@@ -137,6 +137,12 @@ impl<L: Label, T> Family<L, T> {
 }
 
 impl<L: Label> Family<L> {
+    /// The sum of all members.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.members.iter().map(Counter::get).sum()
+    }
+
     /// Value of the label -> sum.
     pub(super) fn to_json(&self) -> serde_json::Value {
         let mut all = serde_json::Map::new();

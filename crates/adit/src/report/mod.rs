@@ -1,0 +1,13 @@
+//! What `adit status` and `adit top` show of a running edge.
+//!
+//! Pure: reports, the time between them and the room on the terminal in, lines
+//! or JSON out. What comes from an edge holds words of its agents, so that
+//! everything goes through [`terminal::plain`](crate::terminal::plain).
+
+mod page;
+mod rates;
+mod table;
+mod units;
+
+pub(crate) use self::page::{Look, status, top};
+pub(crate) use self::rates::Moment;
