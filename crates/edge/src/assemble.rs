@@ -218,6 +218,7 @@ pub(crate) fn parts(
             admission: Arc::clone(&admission),
             registry: Arc::clone(&registry),
             ports: Arc::clone(&ports),
+            rules: Arc::clone(&rules),
             unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
             handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),
@@ -336,7 +337,8 @@ fn rules(config: &EdgeConfig, now: Instant) -> Rules {
         Some((name, rule.spec.clone()))
     });
     let others = config.rules.iter().find(|rule| rule.name.is_none());
-    Rules::new(named, others.map(|rule| rule.spec.clone()), now)
+    let others = others.map(|rule| rule.spec.clone());
+    Rules::new(named, others, config.agents.clone(), now)
 }
 
 fn registry_rules(config: &EdgeConfig, rules: Arc<Rules>) -> RegistryRules {

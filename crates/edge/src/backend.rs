@@ -74,6 +74,8 @@ pub struct Tunnel {
     pub kind: TunnelKind,
     /// What the owner says about the name.
     pub(crate) rule: Option<Arc<Rule>>,
+    /// What the owner says about its agent.
+    pub(crate) agent_rule: Option<Arc<Rule>>,
     /// What the agent asked for.
     pub options: TunnelOptions,
 }
@@ -208,6 +210,11 @@ impl Backend {
     /// What the owner says about its name.
     pub(crate) fn rule(&self) -> Option<&Arc<Rule>> {
         self.as_tunnel()?.rule.as_ref()
+    }
+
+    /// What the owner says about its agent.
+    pub(crate) fn agent_rule(&self) -> Option<&Arc<Rule>> {
+        self.as_tunnel()?.agent_rule.as_ref()
     }
 
     /// The authority (`host:port`) that the service itself knows, where the

@@ -29,7 +29,8 @@ pub(crate) struct Carry {
     read_size: usize,
     up_ended: bool,
     down_ended: bool,
-    pace: Option<Box<Pace>>,
+    /// At most one for the tunnel and one for its agent.
+    paces: Vec<Pace>,
     /// Bytes from the visitor.
     pub(crate) received: u64,
     /// Bytes to the visitor.
@@ -43,15 +44,15 @@ impl Carry {
             read_size: SMALL,
             up_ended: false,
             down_ended: false,
-            pace: None,
+            paces: Vec::new(),
             received: 0,
             sent: 0,
         }
     }
 
-    /// No faster than the rule allows.
+    /// No faster than this rule allows, too.
     pub(crate) fn paced(mut self, rule: Option<Arc<Rule>>) -> Self {
-        self.pace = rule.and_then(Pace::new).map(Box::new);
+        self.paces.extend(rule.and_then(Pace::new));
         self
     }
 
@@ -108,13 +109,13 @@ impl Carry {
                 Poll::Ready(Err(_)) => return Err(Broken::Visitor),
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            let most = match &mut self.pace {
-                None => self.read_size,
-                Some(pace) => match pace.poll_up(cx) {
-                    Poll::Ready(most) => most.min(self.read_size),
+            let mut most = self.read_size;
+            for pace in &mut self.paces {
+                match pace.poll_up(cx) {
+                    Poll::Ready(ready) => most = most.min(ready),
                     Poll::Pending => return Ok(Poll::Pending),
-                },
-            };
+                }
+            }
             let room = self.stream.spare(most);
             let full = room.len();
             match visitor.poll_read(cx, room) {
@@ -122,7 +123,7 @@ impl Carry {
                 Poll::Ready(Ok(count)) => {
                     self.read_size = if count == full { LARGE } else { SMALL };
                     self.received += count as u64;
-                    if let Some(pace) = &mut self.pace {
+                    for pace in &self.paces {
                         pace.moved_up(count);
                     }
                     self.stream.commit(count).map_err(|_| Broken::Backend)?;
@@ -149,7 +150,7 @@ impl Carry {
         loop {
             let mut buffer = self.stream.buffer();
             if !buffer.is_empty() {
-                if let Some(pace) = &mut self.pace {
+                for pace in &mut self.paces {
                     let Poll::Ready(most) = pace.poll_down(cx) else {
                         return Ok(Poll::Pending);
                     };
@@ -161,7 +162,7 @@ impl Carry {
                 let count = written.map_err(|_| Broken::Visitor)?;
                 self.stream.consume(count);
                 self.sent += count as u64;
-                if let Some(pace) = &mut self.pace {
+                for pace in &self.paces {
                     pace.moved_down(count);
                 }
                 continue;

@@ -35,6 +35,7 @@ use crate::limits::{UnprovedPermit, UnprovedSockets};
 use crate::metrics::{Metrics, ProofFailure};
 use crate::ports::Ports;
 use crate::registry::Registry;
+use crate::rules::Rules;
 use crate::tunnels;
 
 /// When a refusal is sent, counted from the agent's last proof: longer than
@@ -66,6 +67,8 @@ pub struct LinkDoor {
     pub registry: Arc<Registry>,
     /// Public ports of tunnels.
     pub(crate) ports: Arc<Ports>,
+    /// The owner's rules.
+    pub(crate) rules: Arc<Rules>,
     /// The cap of sockets that have proved nothing.
     pub unproved: Arc<UnprovedSockets>,
     /// Handshakes at a time: one costs a signature and two shares.
@@ -324,6 +327,7 @@ impl LinkDoor {
         let context = tunnels::Context {
             registry: &self.registry,
             ports: &self.ports,
+            rules: &self.rules,
             link: &link,
             admitted: &admitted,
             settings: &self.settings,

@@ -128,8 +128,9 @@ impl Ports {
     }
 
     /// Gives `name` a port, open already or opened now, until
-    /// [`Ports::settle`] finds that nobody holds the name. `shared`: other
-    /// agents are behind the name.
+    /// [`Ports::settle`] finds that nobody holds the name. `own`: the ports that
+    /// this agent may have, where that is not all; `shared`: other agents are
+    /// behind the name.
     ///
     /// # Errors
     /// See [`PortRefusal`]; nothing has changed then.
@@ -137,9 +138,22 @@ impl Ports {
         &self,
         name: &TunnelName,
         wanted: Option<NonZeroU16>,
+        own: Option<&PortRanges>,
         shared: bool,
     ) -> Result<NonZeroU16, PortRefusal> {
+        let ranges = own.unwrap_or(&self.settings.ranges);
         let mut book = self.book();
+        let of_name = book.names.get(name).map(|port| port.number);
+        if let Some(port) = wanted.or(of_name)
+            && !self.may_have(ranges, port)
+        {
+            return Err(if self.settings.ranges.is_empty() {
+                PortRefusal::NoPorts
+            } else {
+                let ranges = ranges.clone();
+                PortRefusal::OutOfRange { port, ranges }
+            });
+        }
         if let Some(port) = book.names.get_mut(name) {
             if wanted.is_none_or(|wanted| wanted == port.number) {
                 port.pending += 1;
@@ -149,14 +163,9 @@ impl Ports {
                 return Err(PortRefusal::OtherPort(port.number));
             }
         }
-        let ranges = &self.settings.ranges;
         let number = match wanted {
-            _ if ranges.is_empty() => return Err(PortRefusal::NoPorts),
-            None => self.choose(&book, name)?,
-            Some(port) if !ranges.contains(port) => {
-                let ranges = ranges.clone();
-                return Err(PortRefusal::OutOfRange { port, ranges });
-            }
+            None if self.settings.ranges.is_empty() => return Err(PortRefusal::NoPorts),
+            None => self.choose(&book, name, ranges)?,
             Some(port) if book.taken.contains_key(&port) => return Err(PortRefusal::Taken(port)),
             Some(port) => self
                 .open(name, port)
@@ -176,15 +185,21 @@ impl Ports {
         Ok(number)
     }
 
+    /// Whether a port is among an agent's and among the edge's.
+    fn may_have(&self, own: &PortRanges, port: NonZeroU16) -> bool {
+        own.contains(port) && self.settings.ranges.contains(port)
+    }
+
     /// The same port for the same name, as far as it is free.
     fn choose(
         &self,
         book: &Book,
         name: &TunnelName,
+        ranges: &PortRanges,
     ) -> Result<(NonZeroU16, CancellationToken), PortRefusal> {
-        let ranges = &self.settings.ranges;
         let (count, first) = (ranges.len(), start(name));
         let all = (0..count).filter_map(|step| ranges.nth(first.wrapping_add(step) % count));
+        let all = all.filter(|port| self.may_have(ranges, *port));
         let free = all.filter(|port| !book.taken.contains_key(port));
         let mut last = None;
         for port in free.take(MAX_TRIES) {

@@ -235,6 +235,8 @@ impl Registry {
         };
         let rule = inner.rules.rules.of(&open.name, now);
         let most = rule.as_ref().map_or(0, |rule| rule.spec().max_agents);
+        let agent_rule = inner.rules.rules.agent(&holder.identity);
+        let agent_rule = agent_rule.map(|agent| Arc::clone(&agent.rule));
         inner.has_room(&holder, &open.name, most)?;
         // One at a time: the newest process of an identity takes over.
         let exclusive = open.exclusive || most == 1 || inner.rules.exclusive.contains(&open.name);
@@ -257,6 +259,7 @@ impl Registry {
             name: open.name.clone(),
             kind: open.kind,
             rule,
+            agent_rule,
             options,
         };
         let backend = Arc::new(Backend::tunnel(tunnel));

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use adit_model::TunnelName;
+use adit_model::{PortRanges, PublicKey, TunnelName};
 use ipnet::IpNet;
 
 use self::bucket::Bucket;
@@ -47,6 +47,27 @@ pub struct RuleSpec {
     pub guests_only: bool,
     /// Most agents behind the name.
     pub max_agents: u32,
+}
+
+/// What the owner says about an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSpec {
+    /// Its identity.
+    pub key: PublicKey,
+    /// The ports that its tunnels may have; `None`: all that the edge opens.
+    pub ports: Option<PortRanges>,
+    /// Most tunnels at a time; 0 = no limit.
+    pub max_tunnels: usize,
+    /// What all its visitors together may do.
+    pub rule: RuleSpec,
+}
+
+/// An agent's rule, and what the visitors of all its tunnels do.
+#[derive(Debug)]
+pub(crate) struct AgentRule {
+    pub(crate) ports: Option<PortRanges>,
+    pub(crate) max_tunnels: usize,
+    pub(crate) rule: Arc<Rule>,
 }
 
 labels!(
@@ -222,14 +243,24 @@ pub(crate) struct Rules {
     /// For every other name, each on its own.
     others: Option<RuleSpec>,
     made: Mutex<HashMap<TunnelName, Weak<Rule>>>,
+    agents: HashMap<PublicKey, AgentRule>,
 }
 
 impl Rules {
     pub(crate) fn new(
         named: impl IntoIterator<Item = (TunnelName, RuleSpec)>,
         others: Option<RuleSpec>,
+        agents: Vec<AgentSpec>,
         at: Instant,
     ) -> Self {
+        let agent = |spec: AgentSpec| {
+            let rule = AgentRule {
+                ports: spec.ports,
+                max_tunnels: spec.max_tunnels,
+                rule: Arc::new(Rule::new(spec.rule, at)),
+            };
+            (spec.key, rule)
+        };
         let named = named.into_iter();
         Self {
             named: named
@@ -237,7 +268,13 @@ impl Rules {
                 .collect(),
             others,
             made: Mutex::default(),
+            agents: agents.into_iter().map(agent).collect(),
         }
+    }
+
+    /// What the owner says about an agent.
+    pub(crate) fn agent(&self, key: &PublicKey) -> Option<&AgentRule> {
+        self.agents.get(key)
     }
 
     /// The rule by which a tunnel takes guests only.

@@ -28,7 +28,7 @@ use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
 use crate::registry::{Picked, Registry};
-use crate::rules::Rules;
+use crate::rules::{Rules, Visit};
 use crate::sni::ByName;
 use crate::visitor::Visitor;
 
@@ -135,11 +135,18 @@ impl TcpDoor {
         };
         // Boxed: who waits for an agent should not hold room for all that
         // comes after, nor the other way round.
-        let Some((backend, carry)) = Box::pin(self.begin(&mut visitor, peer, wish)).await else {
+        let Some((backend, carry, _agent_visit)) =
+            Box::pin(self.begin(&mut visitor, peer, wish)).await
+        else {
             return;
         };
         let _serving = Serving::begin(&backend);
-        self.carry(&mut visitor, &backend, carry.paced(rule)).await;
+        self.carry(
+            &mut visitor,
+            &backend,
+            carry.paced(rule).paced(backend.agent_rule().cloned()),
+        )
+        .await;
     }
 
     /// Finds a backend that takes the stream.
@@ -148,7 +155,7 @@ impl TcpDoor {
         visitor: &mut Visitor,
         peer: SocketAddr,
         wish: Wish,
-    ) -> Option<(Arc<Backend>, Carry)> {
+    ) -> Option<(Arc<Backend>, Carry, Option<Visit>)> {
         let Wish {
             name,
             kind,
@@ -160,6 +167,17 @@ impl TcpDoor {
             let backend = self.pick(kind, &name, &tried).await?;
             tried.push(backend.id());
             let alone = !self.registry.has_other(&name, &tried);
+            let entered = backend.agent_rule().map(|rule| {
+                let now = Instant::now().into_std();
+                rule.enter(peer.ip(), now)
+            });
+            let agent_visit = match entered.transpose() {
+                Ok(visit) => visit,
+                Err(refused) => {
+                    self.metrics.limits.by_rule.of(refused).add(1);
+                    continue;
+                }
+            };
             let stream = match backend.open(peer, door, alone).await {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -168,7 +186,7 @@ impl TcpDoor {
                 }
             };
             match self.offer(visitor, stream, &mut lead, &backend).await {
-                Begun::Taken(carry) => return Some((backend, carry)),
+                Begun::Taken(carry) => return Some((backend, carry, agent_visit)),
                 Begun::Elsewhere => {}
                 Begun::Over => return None,
             }

@@ -13,6 +13,7 @@ use crate::auth::check_login;
 use crate::link::LinkSettings;
 use crate::ports::Ports;
 use crate::registry::{Registry, TunnelRefusal};
+use crate::rules::Rules;
 
 /// Why a tunnel was not opened, for the agent.
 type Refused = (Code, String);
@@ -21,6 +22,7 @@ type Refused = (Code, String);
 pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) ports: &'a Ports,
+    pub(crate) rules: &'a Rules,
     pub(crate) link: &'a Arc<EdgeLink>,
     pub(crate) admitted: &'a Admitted,
     pub(crate) settings: &'a LinkSettings,
@@ -68,7 +70,9 @@ impl Context<'_> {
     /// Opens a TCP tunnel and its port; the URL of it.
     fn open_port(&self, open: &OpenTunnel) -> Result<String, Refused> {
         let shared = self.registry.has_live(&open.name);
-        let port = self.ports.claim(&open.name, open.port, shared);
+        let agent = self.rules.agent(&self.link.facts().identity);
+        let own = agent.and_then(|agent| agent.ports.as_ref());
+        let port = self.ports.claim(&open.name, open.port, own, shared);
         let port = port.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
         let opened = self.register(open);
         self.ports.settle(&open.name, |name| self.keeps_port(name));

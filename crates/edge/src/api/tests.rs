@@ -17,7 +17,12 @@ fn rules() -> Arc<Rules> {
         ..RuleSpec::default()
     };
     let ssh = TunnelName::parse("ssh").unwrap();
-    Arc::new(Rules::new([(ssh, guests_only)], None, Instant::now()))
+    Arc::new(Rules::new(
+        [(ssh, guests_only)],
+        None,
+        Vec::new(),
+        Instant::now(),
+    ))
 }
 
 async fn world() -> World {

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
-pub use super::rule::TUNNEL;
+pub use super::rule::{AGENT, TUNNEL};
 use super::{KeyPolicy, PinPolicy, PublicUrl};
 
 /// The whole file.
@@ -22,7 +22,7 @@ pub static SPEC: Spec = Spec {
     title: "server.toml",
     help: "What `adit server --config server.toml` reads. Every table and key may be left out.",
     sections: &[
-        &SERVER, &DOORS, &ADMISSION, &LINK, &LIMITS, &LOG, &ROUTE, &TUNNEL,
+        &SERVER, &DOORS, &ADMISSION, &LINK, &LIMITS, &LOG, &ROUTE, &TUNNEL, &AGENT,
     ],
 };
 

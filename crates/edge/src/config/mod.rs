@@ -22,6 +22,8 @@ use adit_config::{Input, LogFormat, LogLevel, Mistakes};
 use adit_model::{Domain, PortRanges, Psk, PublicKey};
 use ipnet::IpNet;
 
+use crate::rules::AgentSpec;
+
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +54,8 @@ pub struct EdgeConfig {
     pub routes: Vec<RouteConfig>,
     /// `[[tunnel]]`, no two for the same name.
     pub rules: Vec<TunnelRule>,
+    /// `[[agent]]`, no two of one identity.
+    pub agents: Vec<AgentSpec>,
 }
 
 /// `[server]`.

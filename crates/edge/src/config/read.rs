@@ -11,7 +11,7 @@ use adit_config::{
 use adit_model::{Code, Psk, SecretError};
 
 use super::route::routes;
-use super::rule::rules;
+use super::rule::{agents, rules};
 use super::{Admission, Doors, EdgeConfig, KeyPolicy, Limits, Link, Log, Server, keys, limit_keys};
 
 pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
@@ -25,6 +25,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let log = log(&document.section(&keys::LOG));
     let routes = routes(&document, limits.as_ref());
     let rules = rules(&document);
+    let agents = agents(&document);
     let config = (|| {
         Some(EdgeConfig {
             server: server?,
@@ -35,6 +36,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
             log: log?,
             routes: routes?,
             rules: rules?,
+            agents: agents?,
         })
     })();
     document.finish(config)

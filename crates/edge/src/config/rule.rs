@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use adit_config::{Document, Flag, Key, ListOf, Number, Parsed, Place, Section, SectionSpec};
-use adit_model::{Code, TunnelName};
+use adit_model::{Code, PortRanges, PublicKey, TunnelName};
 use ipnet::IpNet;
 
 use super::keys::network;
-use crate::rules::RuleSpec;
+use crate::rules::{AgentSpec, RuleSpec};
 
 /// `[[tunnel]]`.
 pub static TUNNEL: SectionSpec = SectionSpec {
@@ -89,7 +89,7 @@ static BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all visitors of the tunnel together: on TCP ports and upgraded connections.",
+    "Bytes a second each way, of all visitors of the tunnel together: on TCP and TLS tunnels and upgraded connections.",
 );
 
 const NETWORK: Parsed<IpNet> = Parsed {
@@ -97,6 +97,57 @@ const NETWORK: Parsed<IpNet> = Parsed {
     example: "192.0.2.0/24",
     parse: network,
 };
+
+/// `[[agent]]`.
+pub static AGENT: SectionSpec = SectionSpec {
+    name: "agent",
+    repeated: true,
+    help: "What the owner of the edge says about one agent, with all its tunnels together. Agents need no such table.",
+    keys: &[
+        &AGENT_KEY,
+        &AGENT_PORTS,
+        &AGENT_TUNNELS,
+        &AGENT_CONNECTIONS,
+        &AGENT_BYTES,
+    ],
+};
+
+static AGENT_KEY: Key<Parsed<PublicKey>> = Key::required(
+    "key",
+    Parsed {
+        wanted: "an agent's key",
+        example: "ed25519:AbCd…",
+        parse: |text| text.parse().map_err(|_| String::new()),
+    },
+    "Its identity, as `adit key show` prints it there and `adit agents list` here.",
+);
+static AGENT_PORTS: Key<Parsed<PortRanges>> = Key::optional(
+    "tcp_ports",
+    Parsed {
+        wanted: "ports and ranges, separated by commas",
+        example: "2000-2009",
+        parse: |text| PortRanges::parse(text).map_err(|why| why.to_string()),
+    },
+    "The ports that its TCP tunnels may have, among those of `[doors]`; empty: none. Default: all of them.",
+);
+static AGENT_TUNNELS: Key<Number> = Key::or(
+    "max_tunnels",
+    Number::new(0, 1_000_000).zero("no limit"),
+    "0",
+    "Most tunnels of it at a time.",
+);
+static AGENT_CONNECTIONS: Key<Number> = Key::or(
+    "connections",
+    COUNT,
+    "0",
+    "Most visitors of its tunnels at a time (at the HTTP door: requests under way).",
+);
+static AGENT_BYTES: Key<Number> = Key::or(
+    "bytes_per_second",
+    Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
+    "0",
+    "Bytes a second each way, of all its visitors together: on TCP and TLS tunnels and upgraded connections.",
+);
 
 /// A `[[tunnel]]`; without a name it is for all others.
 #[derive(Clone, Debug)]
@@ -150,5 +201,50 @@ fn rule(section: &Section<'_>) -> Option<TunnelRule> {
     Some(TunnelRule {
         name: section.get(&NAME)?,
         spec: spec?,
+    })
+}
+
+/// Reads the rules for agents; `None` when one is wrong.
+pub(super) fn agents(document: &Document<'_>) -> Option<Vec<AgentSpec>> {
+    let mut seen: HashMap<PublicKey, Place> = HashMap::new();
+    let mut agents = Some(Vec::new());
+    for section in document.sections(&AGENT) {
+        let read = agent(&section);
+        if let Some(AgentSpec { key, .. }) = &read {
+            if let Some(first) = seen.get(key) {
+                let line = document.line_of(first).unwrap_or_default();
+                let sentence = format!("the agent has a second table, the first is in line {line}");
+                let help = Some("put everything into one of them");
+                section.complain(Code::CONFIG_DUPLICATE, "key", &sentence, help);
+            } else {
+                seen.insert(*key, section.place_of("key"));
+            }
+        }
+        match (&mut agents, read) {
+            (Some(all), Some(agent)) => all.push(agent),
+            (all, _) => *all = None,
+        }
+    }
+    agents
+}
+
+fn agent(section: &Section<'_>) -> Option<AgentSpec> {
+    let ports = match section.get(&AGENT_PORTS) {
+        None if section.is_given("tcp_ports") => None,
+        ports => Some(ports),
+    };
+    let rule = (|| {
+        Some(RuleSpec {
+            connections: section.get(&AGENT_CONNECTIONS)?,
+            bytes_per_second: section.get(&AGENT_BYTES)?.into(),
+            ..RuleSpec::default()
+        })
+    })();
+    let max_tunnels = section.get(&AGENT_TUNNELS);
+    Some(AgentSpec {
+        key: section.get(&AGENT_KEY)?,
+        ports: ports?,
+        max_tunnels: max_tunnels? as usize,
+        rule: rule?,
     })
 }

@@ -43,7 +43,7 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
         ..RuleSpec::default()
     };
     let ssh = TunnelName::parse("ssh").unwrap();
-    let rules = Rules::new([(ssh, guests_only)], None, Instant::now());
+    let rules = Rules::new([(ssh, guests_only)], None, Vec::new(), Instant::now());
     let control = Control::new(
         Arc::clone(&admission),
         address,

@@ -173,6 +173,8 @@ pub(super) struct Work {
     pub(super) tried: Vec<BackendId>,
     /// Counts the request under the owner's rule for its tunnel.
     pub(super) visit: Option<Visit>,
+    /// And under the one for its agent.
+    pub(super) agent_visit: Option<Visit>,
     pub(super) draft: Draft,
 }
 
@@ -190,6 +192,7 @@ impl Work {
             name: None,
             tried: Vec::new(),
             visit: None,
+            agent_visit: None,
             draft: Draft::new(Instant::now()),
         })
     }
@@ -249,6 +252,7 @@ impl Work {
         self.tried.clear();
         self.opened = None;
         self.visit = None;
+        self.agent_visit = None;
         self.draft.backend = None;
     }
 

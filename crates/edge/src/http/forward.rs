@@ -89,6 +89,9 @@ impl Connection {
                     Err(refused) => break self.turned_away(work, refused, stop),
                 }
             }
+            if !self.agent_takes(work, &backend, &mut attempt) {
+                continue;
+            }
             if let Some(auth) = auth_of(plan, &backend)
                 && attempt.passed.as_ref() != Some(&auth)
             {
@@ -376,6 +379,28 @@ impl Connection {
             status: 404,
             extra: Extra::Nothing,
             keep_alive: false,
+        }
+    }
+
+    /// Counts the request under the rule for the backend's agent; false when
+    /// that takes no more and another backend has to be found.
+    fn agent_takes(&self, work: &mut Work, backend: &Backend, attempt: &mut Attempt) -> bool {
+        work.agent_visit = None;
+        let Some(rule) = backend.agent_rule() else {
+            return true;
+        };
+        match rule.enter(work.draft.client, Instant::now().into_std()) {
+            Ok(visit) => {
+                work.agent_visit = Some(visit);
+                true
+            }
+            Err(refused) => {
+                self.door.parts.metrics.limits.by_rule.of(refused).add(1);
+                work.draft.fault = Some(Fault::Other(format!("agent's rule: {refused}")));
+                work.tried.push(backend.id());
+                attempt.failure = Some(503);
+                false
+            }
         }
     }
 

@@ -25,7 +25,9 @@ impl Connection {
         http.upgrades.add(1);
         let _open = http.upgraded.hold();
         http.active.down();
-        let mut upgraded = Carry::new(stream).paced(backend.rule().cloned());
+        let mut upgraded = Carry::new(stream)
+            .paced(backend.rule().cloned())
+            .paced(backend.agent_rule().cloned());
         let visitor = &mut self.visitor;
         let before = (work.draft.received, work.draft.sent);
         let mut end = poll_fn(|cx| poll_leftover(cx, &mut upgraded, work)).await;

@@ -35,7 +35,7 @@ fn world(ranges: &[NonZeroU16]) -> World {
     let workers = Workers::start("test", 2).unwrap();
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new();
-    let rules = Arc::new(Rules::new([], None, Instant::now()));
+    let rules = Arc::new(Rules::new([], None, Vec::new(), Instant::now()));
     let registry = RegistryRules {
         grace: Duration::from_secs(30),
         max_tunnels: 10,
@@ -101,19 +101,22 @@ fn a_name_has_one_port_and_a_port_one_name() {
     let world = world(&all);
     let ports = &world.ports;
     let (ssh, db) = (name("ssh"), name("db"));
-    assert_eq!(ports.claim(&ssh, Some(all[0]), false).unwrap(), all[0]);
+    assert_eq!(
+        ports.claim(&ssh, Some(all[0]), None, false).unwrap(),
+        all[0]
+    );
     assert!(answers(all[0]));
     assert!(!answers(all[1]), "only what is asked for is open");
     // The next agent behind the name, with and without a wish.
-    assert_eq!(ports.claim(&ssh, None, true).unwrap(), all[0]);
-    assert_eq!(ports.claim(&ssh, Some(all[0]), true).unwrap(), all[0]);
-    let other = ports.claim(&ssh, Some(all[1]), true).unwrap_err();
+    assert_eq!(ports.claim(&ssh, None, None, true).unwrap(), all[0]);
+    assert_eq!(ports.claim(&ssh, Some(all[0]), None, true).unwrap(), all[0]);
+    let other = ports.claim(&ssh, Some(all[1]), None, true).unwrap_err();
     assert!(matches!(other, PortRefusal::OtherPort(port) if port == all[0]));
-    let taken = ports.claim(&db, Some(all[0]), false).unwrap_err();
+    let taken = ports.claim(&db, Some(all[0]), None, false).unwrap_err();
     assert!(matches!(taken, PortRefusal::Taken(_)), "{taken}");
     // Who names none gets what is left, and then there is none.
-    assert_eq!(ports.claim(&db, None, false).unwrap(), all[1]);
-    let none = ports.claim(&name("web"), None, false).unwrap_err();
+    assert_eq!(ports.claim(&db, None, None, false).unwrap(), all[1]);
+    let none = ports.claim(&name("web"), None, None, false).unwrap_err();
     assert!(matches!(none, PortRefusal::NoneFree(_)), "{none}");
     assert_eq!(world.metrics.tcp.ports.get(), 2);
     assert_eq!(ports.url(all[1]), format!("tcp://edge.test:{}", all[1]));
@@ -125,7 +128,7 @@ fn a_port_closes_with_its_name() {
     let all = free(1);
     let world = world(&all);
     let ssh = name("ssh");
-    world.ports.claim(&ssh, None, false).unwrap();
+    world.ports.claim(&ssh, None, None, false).unwrap();
     // Not while the tunnel is on its way into the registry.
     world.ports.sweep(|_| false);
     assert!(answers(all[0]));
@@ -136,7 +139,7 @@ fn a_port_closes_with_its_name() {
     until_free(all[0]);
     assert_eq!(world.metrics.tcp.ports.get(), 0);
     // A tunnel that the registry refused leaves no port behind.
-    world.ports.claim(&ssh, None, false).unwrap();
+    world.ports.claim(&ssh, None, None, false).unwrap();
     world.ports.settle(&ssh, |_| false);
     until_free(all[0]);
 }
@@ -146,9 +149,9 @@ fn a_name_that_nobody_serves_may_change_its_port() {
     let all = free(2);
     let world = world(&all);
     let ssh = name("ssh");
-    world.ports.claim(&ssh, Some(all[0]), false).unwrap();
+    world.ports.claim(&ssh, Some(all[0]), None, false).unwrap();
     world.ports.settle(&ssh, |_| true);
-    world.ports.claim(&ssh, Some(all[1]), false).unwrap();
+    world.ports.claim(&ssh, Some(all[1]), None, false).unwrap();
     assert!(answers(all[1]));
     until_free(all[0]);
 }
@@ -156,9 +159,15 @@ fn a_name_that_nobody_serves_may_change_its_port() {
 #[test]
 fn the_name_keeps_its_port_where_it_can() {
     let all = free(3);
-    let first = world(&all).ports.claim(&name("db"), None, false).unwrap();
+    let first = world(&all)
+        .ports
+        .claim(&name("db"), None, None, false)
+        .unwrap();
     until_free(first);
-    let again = world(&all).ports.claim(&name("db"), None, false).unwrap();
+    let again = world(&all)
+        .ports
+        .claim(&name("db"), None, None, false)
+        .unwrap();
     assert_eq!(first, again);
 }
 
@@ -168,19 +177,25 @@ fn ports_of_others_are_told_apart() {
     let world = world(&all);
     let ssh = name("ssh");
     let theirs = TcpListener::bind((Ipv4Addr::LOCALHOST, all[0].get())).unwrap();
-    let refused = world.ports.claim(&ssh, Some(all[0]), false).unwrap_err();
+    let refused = world
+        .ports
+        .claim(&ssh, Some(all[0]), None, false)
+        .unwrap_err();
     assert!(matches!(refused, PortRefusal::System(..)), "{refused}");
     assert_eq!(refused.code(), Code::PORT_REFUSED);
     // Without a wish it goes round them.
-    assert_eq!(world.ports.claim(&ssh, None, false).unwrap(), all[1]);
+    assert_eq!(world.ports.claim(&ssh, None, None, false).unwrap(), all[1]);
     drop(theirs);
     let outside = NonZeroU16::new(1).unwrap();
-    let refused = world.ports.claim(&name("db"), Some(outside), false);
+    let refused = world.ports.claim(&name("db"), Some(outside), None, false);
     let refused = refused.unwrap_err();
     assert!(
         refused.to_string().contains("port 1 is not among"),
         "{refused}"
     );
-    let none = self::world(&[]).ports.claim(&ssh, None, false).unwrap_err();
+    let none = self::world(&[])
+        .ports
+        .claim(&ssh, None, None, false)
+        .unwrap_err();
     assert_eq!(none.code(), Code::TUNNEL_KIND);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use adit_link_proto::Holder;
-use adit_model::{Code, LinkId, TunnelId, TunnelName};
+use adit_model::{Code, LinkId, PublicKey, TunnelId, TunnelName};
 use adit_wire::{Message, OpenTunnel, TunnelState, TunnelStatus};
 
 use super::{Inner, LinkEntry, TunnelRefusal};
@@ -15,6 +15,13 @@ impl Inner {
     pub(super) fn check(&self, id: LinkId, open: &OpenTunnel) -> Result<&LinkEntry, TunnelRefusal> {
         let entry = self.links.get(&id).ok_or(TunnelRefusal::NoLink)?;
         if entry.tunnels.len() >= self.rules.max_tunnels {
+            return Err(TunnelRefusal::TooMany);
+        }
+        let identity = entry.link.facts().identity;
+        if let Some(agent) = self.rules.rules.agent(&identity)
+            && agent.max_tunnels > 0
+            && self.tunnels_of(&identity) >= agent.max_tunnels
+        {
             return Err(TunnelRefusal::TooMany);
         }
         if entry.tunnels.contains_key(&open.tunnel) {
@@ -31,6 +38,16 @@ impl Inner {
             return Err(TunnelRefusal::OtherKind);
         }
         Ok(entry)
+    }
+
+    /// Open tunnels of an identity, on all its links.
+    fn tunnels_of(&self, identity: &PublicKey) -> usize {
+        let own = |entry: &&LinkEntry| entry.link.facts().identity == *identity;
+        self.links
+            .values()
+            .filter(own)
+            .map(|entry| entry.tunnels.len())
+            .sum()
     }
 
     /// Whether another agent may stand behind the name.

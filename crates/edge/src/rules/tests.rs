@@ -101,7 +101,7 @@ fn each_name_has_a_rule_of_its_own() {
         connections,
         ..RuleSpec::default()
     };
-    let rules = Rules::new([(name("db"), one(1))], Some(one(2)), at);
+    let rules = Rules::new([(name("db"), one(1))], Some(one(2)), Vec::new(), at);
     assert_eq!(rules.of(&name("db"), at).unwrap().spec().connections, 1);
     let (app, web) = (rules.of(&name("app"), at), rules.of(&name("web"), at));
     let (app, web) = (app.unwrap(), web.unwrap());
@@ -110,6 +110,6 @@ fn each_name_has_a_rule_of_its_own() {
     drop(web);
     let _third = rules.of(&name("third"), at);
     assert_eq!(rules.made.lock().unwrap().len(), 2, "web is forgotten");
-    let none = Rules::new([], None, at);
+    let none = Rules::new([], None, Vec::new(), at);
     assert!(none.of(&name("app"), at).is_none());
 }

@@ -1,10 +1,12 @@
 //! What the edge's owner says about tunnels.
 
-use adit_agent::AgentEvent;
+use adit_agent::{AgentEvent, DataFolder};
+use adit_model::Code;
 use adit_testkit::curl;
 use adit_testkit::python::Origin;
+use adit_testkit::raw::{Socket, free_ports, origin};
 use adit_testkit::wait::until_true;
-use adit_testkit::world::{AgentPlan, World};
+use adit_testkit::world::{Agent, AgentPlan, World, tunnel};
 
 fn status_under(rule: &str) -> u16 {
     let world = World::with(&format!("[[tunnel]]\nname = \"app\"\n{rule}\n"));
@@ -71,8 +73,54 @@ fn a_name_has_as_many_agents_as_its_owner_says() {
     plan.settings.data = data;
     let again = world.start_agent(plan);
     again.wait_live("app");
-    assert_eq!(
-        first.ended().unwrap_err().code(),
-        adit_model::Code::SUPERSEDED
+    assert_eq!(first.ended().unwrap_err().code(), Code::SUPERSEDED);
+}
+
+/// The owner's table for one agent, and the others as they are without it.
+#[test]
+fn an_agent_has_the_ports_tunnels_and_visitors_that_its_owner_says() {
+    let (ports, data) = (free_ports(2), tempfile::tempdir().unwrap());
+    let folder = DataFolder::open(data.path()).unwrap();
+    let key = folder.identity().unwrap().public();
+    drop(folder);
+    let doors = format!("tcp_ports = \"{}, {}\"\n", ports[0], ports[1]);
+    let table = format!(
+        "[[agent]]\nkey = \"{key}\"\ntcp_ports = \"{}\"\nmax_tunnels = 1\nconnections = 1\n",
+        ports[1]
     );
+    let world = World::with_doors(&doors, &table);
+    let greet = origin(|mut socket: Socket| {
+        socket.send("hello\n");
+        socket.rest();
+    });
+    let plan = |name: &str, port| {
+        let mut plan = AgentPlan::tcp(&world, name, greet, port);
+        plan.settings.data = data.path().to_owned();
+        plan
+    };
+    let refusal = |agent: &Agent| {
+        agent.wait("a refusal", |event| match event {
+            AgentEvent::TunnelRefused { code, text, .. } => Some((*code, text.clone())),
+            _ => None,
+        })
+    };
+    let wrong = world.start_agent(plan("one", Some(ports[0])));
+    let (code, text) = refusal(&wrong);
+    assert_eq!(code, Code::PORT_REFUSED.number);
+    let ranges = format!("is not among those that this edge opens ({})", ports[1]);
+    assert!(text.contains(&ranges), "{text}");
+    wrong.stop().unwrap();
+    let mut both = plan("one", None);
+    let target = greet.to_string();
+    both.settings.tunnels.push(tunnel("two", &target));
+    let agent = world.start_agent(both);
+    assert_eq!(agent.wait_live("one"), format!("tcp://test:{}", ports[1]));
+    assert_eq!(refusal(&agent).0, Code::TOO_MANY_TUNNELS.number);
+    let mut first = Socket::dial(([127, 0, 0, 1], ports[1]).into());
+    first.until("\n");
+    let second = Socket::dial(([127, 0, 0, 1], ports[1]).into()).rest();
+    assert_eq!(second, (Vec::new(), false));
+    // Another agent has what it asks for.
+    let other = world.start_agent(AgentPlan::tcp(&world, "other", greet, Some(ports[0])));
+    other.wait_live("other");
 }

@@ -320,6 +320,9 @@ fn a_tunnel_for_guests_opens_for_whom_the_owner_lets_in() {
     assert_eq!(curl::request(world.api(), &arguments).status, 200);
     assert_eq!(visit(ports[0]), "one");
     // One at a time.
+    until_true("the visitor is gone", || {
+        world.metric("adit_connections_open{door=\"tcp\"}") < 1.0
+    });
     let mut first = Socket::dial(local(ports[0]));
     first.until("\n");
     assert!(is_refused(ports[0]));
