@@ -20,7 +20,6 @@ use tokio_rustls::client::TlsStream;
 
 pub(crate) struct Local {
     socket: Socket,
-    ended_well: bool,
 }
 
 enum Socket {
@@ -50,16 +49,29 @@ impl From<UnixStream> for Local {
 }
 
 impl Local {
+    /// Until both directions have ended in order, an end of the socket is a
+    /// reset, however it comes about: also that of this process.
     fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            ended_well: false,
-        }
+        let local = Self { socket };
+        local.linger(Some(Duration::ZERO));
+        local
     }
 
     /// Both directions have ended in order.
-    pub(crate) fn ended_well(&mut self) {
-        self.ended_well = true;
+    pub(crate) fn ended_well(&self) {
+        self.linger(None);
+    }
+
+    /// Best effort: it fails only on a socket that is gone already.
+    fn linger(&self, time: Option<Duration>) {
+        let tcp = match &self.socket {
+            Socket::Tcp(socket) => socket,
+            Socket::Tls(socket) => socket.get_ref().0,
+            #[cfg(unix)]
+            // It knows no reset: all that its service sees is an early end.
+            Socket::Unix(_) => return,
+        };
+        drop(SockRef::from(tcp).set_linger(time));
     }
 
     /// Whether a read may find something. Only a hint: it saves holding a
@@ -137,22 +149,5 @@ impl Local {
             #[cfg(unix)]
             Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
         }
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        if self.ended_well {
-            return;
-        }
-        let tcp = match &self.socket {
-            Socket::Tcp(socket) => socket,
-            Socket::Tls(socket) => socket.get_ref().0,
-            #[cfg(unix)]
-            // It knows no reset: all that its service sees is an early end.
-            Socket::Unix(_) => return,
-        };
-        // Fails only on a socket that is gone already.
-        drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
     }
 }

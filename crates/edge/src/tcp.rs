@@ -115,7 +115,7 @@ impl TcpDoor {
         };
         // Whatever ends this early is no orderly end for the visitor.
         let mut visitor = Visitor::new(socket);
-        visitor.busy = true;
+        visitor.arm();
         let now = Instant::now().into_std();
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;
@@ -284,7 +284,7 @@ impl TcpDoor {
         .await;
         match end {
             Ok(()) => {
-                visitor.busy = false;
+                visitor.disarm();
                 carry.into_stream().retire(&self.tasks);
             }
             Err(broken) => {

@@ -23,9 +23,8 @@ pub(crate) struct Visitor {
 impl Drop for Visitor {
     fn drop(&mut self) {
         if self.busy {
-            // A reset instead of an end. Best effort: a socket that refuses is
-            // gone already.
-            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+            // A reset instead of an end.
+            self.linger(Some(Duration::ZERO));
         }
     }
 }
@@ -37,6 +36,24 @@ impl Visitor {
             ended: false,
             busy: false,
         }
+    }
+
+    /// From now on an end of this process, too, is a reset for the visitor and
+    /// not what looks like an end in order.
+    pub(crate) fn arm(&mut self) {
+        self.busy = true;
+        self.linger(Some(Duration::ZERO));
+    }
+
+    /// Everything was said: it ends in order.
+    pub(crate) fn disarm(&mut self) {
+        self.busy = false;
+        self.linger(None);
+    }
+
+    /// Best effort: a socket that refuses is gone already.
+    fn linger(&self, time: Option<Duration>) {
+        let _ = socket2::SockRef::from(&self.socket).set_linger(time);
     }
 
     /// The address that the visitor reached.

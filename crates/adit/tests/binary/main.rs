@@ -25,4 +25,5 @@ mod secrets;
 mod smuggling;
 mod status;
 mod stuck;
+mod tcp;
 mod words;
