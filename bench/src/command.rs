@@ -93,6 +93,8 @@ pub(crate) enum Name {
     Adit,
     /// Adit with its limits, deadlines and access log at their defaults
     AditDefault,
+    /// Adit's TCP tunnel, which knows no HTTP, as the peers know none
+    AditTcp,
     /// rathole, unencrypted
     Rathole,
     /// rathole over Noise
@@ -120,6 +122,7 @@ impl Name {
             Self::Direct => "direct (no tunnel)",
             Self::Adit => "**adit** (AES-256-GCM)",
             Self::AditDefault => "adit, default limits and access log",
+            Self::AditTcp => "adit, TCP tunnel",
             Self::Rathole => "rathole, plain",
             Self::RatholeNoise => "rathole, Noise",
             Self::Bore => "bore, plain",

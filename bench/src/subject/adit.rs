@@ -35,6 +35,32 @@ pub(super) async fn start(
     Ok((vec![agent, edge], door))
 }
 
+/// The same service through a TCP tunnel.
+pub(super) async fn start_tcp(
+    programs: &Programs,
+    dir: &Path,
+    origin: SocketAddr,
+) -> Result<(Vec<Running>, SocketAddr), BenchError> {
+    let program = programs.get("adit")?;
+    let (edge, _) = start_edge(programs, dir, Settings::Free).await?;
+    let client = include_str!("../../peers/adit-tcp-client.toml");
+    let values: [(&str, &dyn Display); 2] = [("dir", &dir.display()), ("origin", &origin)];
+    let client = fill(dir, "client.toml", client, &values)?;
+    let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
+    let mut agent = Running::start(program, &arguments, dir, "client")?;
+    let log = agent.log().to_owned();
+    // The edge chooses the port and tells it.
+    let told = || {
+        let said = fs::read_to_string(&log).ok()?;
+        let (_, rest) = said.split_once("tcp://localhost:")?;
+        let (port, _) = rest.split_once(' ')?;
+        port.parse::<u16>().ok()
+    };
+    agent.until("its port", async || told().is_some()).await?;
+    let port = told().unwrap_or_default();
+    Ok((vec![agent, edge], SocketAddr::from(([127, 0, 0, 1], port))))
+}
+
 /// Starts an edge, and writes its join string to `dir/join`.
 pub(crate) async fn start_edge(
     programs: &Programs,

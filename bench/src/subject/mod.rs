@@ -31,7 +31,7 @@ impl Programs {
         let install = !command.no_install;
         match name {
             Name::Direct => {}
-            Name::Adit | Name::AditDefault => {
+            Name::Adit | Name::AditDefault | Name::AditTcp => {
                 if !self.found.contains_key("adit") {
                     self.found
                         .insert("adit", locate::adit(command.adit.as_deref()).await?);
@@ -90,6 +90,7 @@ impl Subject {
             Name::AditDefault => {
                 adit::start(programs, &dir, origin, adit::Settings::Default).await?
             }
+            Name::AditTcp => adit::start_tcp(programs, &dir, origin).await?,
             Name::Rathole => {
                 rathole::start(programs, &dir, origin, rathole::Transport::Plain).await?
             }
