@@ -1,11 +1,12 @@
 //! What an agent tells whoever started it, and how it never waits for them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_model::{Code, ConnId, PublicKey, TunnelName};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 /// One thing that happened.
@@ -217,6 +218,8 @@ const WAITING: usize = 256;
 pub(crate) struct Teller {
     out: mpsc::Sender<AgentEvent>,
     waiting: Mutex<VecDeque<AgentEvent>>,
+    /// The newest of each tunnel's visitors for whom there was no room.
+    visitors: Mutex<HashMap<TunnelName, Visitor>>,
     added: Notify,
 }
 
@@ -225,6 +228,7 @@ impl Teller {
         Self {
             out,
             waiting: Mutex::default(),
+            visitors: Mutex::default(),
             added: Notify::new(),
         }
     }
@@ -248,18 +252,40 @@ impl Teller {
         }
     }
 
+    /// A visitor came or went. Of many the newest of a tunnel is told, which
+    /// has the tunnel's true counts.
+    pub(crate) fn visitor(&self, visitor: Visitor) {
+        let mut visitors = self.visitors();
+        if visitors.is_empty() && self.waiting().is_empty() {
+            match self.out.try_send(AgentEvent::Visitor(visitor)) {
+                Err(TrySendError::Full(AgentEvent::Visitor(visitor))) => {
+                    visitors.insert(visitor.tunnel.clone(), visitor);
+                }
+                // Told, or nobody listens.
+                _ => return,
+            }
+        } else {
+            visitors.insert(visitor.tunnel.clone(), visitor);
+        }
+        drop(visitors);
+        self.added.notify_one();
+    }
+
     /// Hands waiting events over; never ends.
     pub(crate) async fn deliver(&self) {
         loop {
-            while !self.waiting().is_empty() {
+            while !self.waiting().is_empty() || !self.visitors().is_empty() {
                 match self.out.reserve().await {
                     Ok(permit) => {
-                        if let Some(event) = self.waiting().pop_front() {
+                        if let Some(event) = self.next() {
                             permit.send(event);
                         }
                     }
                     // Nobody listens.
-                    Err(_) => self.waiting().clear(),
+                    Err(_) => {
+                        self.waiting().clear();
+                        self.visitors().clear();
+                    }
                 }
             }
             self.added.notified().await;
@@ -268,11 +294,25 @@ impl Teller {
 
     /// Hands over what there is room for, at the end.
     pub(crate) fn last_words(&self) {
-        while let Some(event) = self.waiting().pop_front() {
+        while let Some(event) = self.next() {
             if self.out.try_send(event).is_err() {
                 break;
             }
         }
+    }
+
+    /// What matters goes first.
+    fn next(&self) -> Option<AgentEvent> {
+        if let Some(event) = self.waiting().pop_front() {
+            return Some(event);
+        }
+        let mut visitors = self.visitors();
+        let tunnel = visitors.keys().next()?.clone();
+        visitors.remove(&tunnel).map(AgentEvent::Visitor)
+    }
+
+    fn visitors(&self) -> std::sync::MutexGuard<'_, HashMap<TunnelName, Visitor>> {
+        self.visitors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<AgentEvent>> {
@@ -305,5 +345,36 @@ mod tests {
         assert_eq!(seen, (44..300).collect::<Vec<_>>());
         teller.mention(AgentEvent::Superseded);
         assert!(matches!(events.recv().await, Some(AgentEvent::Superseded)));
+    }
+
+    fn visitor(ever: u64) -> Visitor {
+        Visitor {
+            tunnel: TunnelName::parse("app").unwrap(),
+            address: "192.0.2.7:4660".parse().unwrap(),
+            conn: ConnId(ever),
+            change: VisitorChange::Opened,
+            open: 1,
+            ever,
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_visitors_the_last_is_told() {
+        let (out, mut events) = mpsc::channel(2);
+        let teller = Teller::new(out);
+        (1..=100).for_each(|ever| teller.visitor(visitor(ever)));
+        let mut told = Vec::new();
+        while told.last() != Some(&100) {
+            tokio::select! {
+                () = teller.deliver() => {}
+                event = events.recv() => match event.unwrap() {
+                    AgentEvent::Visitor(visitor) => told.push(visitor.ever),
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+        assert_eq!(told, [1, 2, 100]);
+        teller.visitor(visitor(101));
+        assert!(matches!(events.recv().await, Some(AgentEvent::Visitor(_))));
     }
 }

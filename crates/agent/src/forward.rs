@@ -154,14 +154,14 @@ impl<'a> Visit<'a> {
     }
 
     fn mention(&self, change: VisitorChange, (open, ever): (u32, u64)) {
-        self.teller.mention(AgentEvent::Visitor(Visitor {
+        self.teller.visitor(Visitor {
             tunnel: self.tunnel.name.clone(),
             address: self.start.visitor,
             conn: self.start.conn,
             change,
             open,
             ever,
-        }));
+        });
     }
 }
 

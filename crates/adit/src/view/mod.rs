@@ -20,7 +20,7 @@ use adit_agent::AgentEvent;
 use adit_edge::lines::LAST_LINES;
 use adit_model::Code;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::board::{Board, Told};
 pub(crate) use self::full::FullScreen;
@@ -32,6 +32,8 @@ use crate::{logging, terminal};
 const FRAME: Duration = Duration::from_millis(200);
 /// How often a pipe is told the number of visitors at most.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// How long events gather after one about a visitor.
+const REST: Duration = Duration::from_millis(50);
 /// How long a fact waits for lines of the log at most.
 const LOG_FIRST: Duration = Duration::from_millis(100);
 
@@ -75,10 +77,14 @@ async fn show(mut events: mpsc::Receiver<AgentEvent>, screen: Arc<Screen>) {
     let mut board = Board::new();
     let mut frame = interval(if screen.is_live() { FRAME } else { COUNT_EVERY });
     frame.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rest_until = tokio::time::Instant::now();
     loop {
         tokio::select! {
-            event = events.recv() => {
+            event = next(&mut events, rest_until) => {
                 let Some(event) = event else { break };
+                if matches!(event, AgentEvent::Visitor(_)) && events.is_empty() {
+                    rest_until = tokio::time::Instant::now() + REST;
+                }
                 let told = board.take(event, Instant::now());
                 if !screen.is_live() {
                     tell(&told);
@@ -97,6 +103,16 @@ async fn show(mut events: mpsc::Receiver<AgentEvent>, screen: Arc<Screen>) {
         screen.draw(&board.lines(Instant::now(), terminal::width()));
         screen.leave();
     }
+}
+
+/// The next event, not before a time: who is not waited for is not woken, so
+/// that a visitor costs its agent no switch to this thread.
+async fn next(
+    events: &mut mpsc::Receiver<AgentEvent>,
+    not_before: tokio::time::Instant,
+) -> Option<AgentEvent> {
+    sleep_until(not_before).await;
+    events.recv().await
 }
 
 /// For a pipe: facts to stdout, the rest into the log.
