@@ -180,12 +180,14 @@ fn guest(headers: &[httparse::Header<'_>]) -> Option<Guest> {
         std::str::from_utf8(only.value).ok()
     };
     let minutes: u64 = one("x-adit-minutes")?.parse().ok()?;
+    if !(1..=MAX_MINUTES).contains(&minutes) {
+        return None;
+    }
     Some(Guest {
         tunnel: TunnelName::parse(one("x-adit-tunnel")?).ok()?,
         address: one("x-adit-address")?.parse().ok()?,
         time: Duration::from_secs(60 * minutes),
     })
-    .filter(|_| (1..=MAX_MINUTES).contains(&minutes))
 }
 
 #[derive(Debug, PartialEq, Eq)]

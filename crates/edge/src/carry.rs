@@ -4,10 +4,14 @@
 //! Reads go straight into the stream's own buffer, and answers are written
 //! from it. While nothing flows no buffer is held at all.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use adit_link::{Fill, Stream};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::rules::{Pace, Rule};
 use crate::visitor::Visitor;
@@ -15,6 +19,9 @@ use crate::visitor::Visitor;
 /// Read sizes: for keystrokes and for bulk.
 const SMALL: usize = 4 * 1024;
 const LARGE: usize = 64 * 1024;
+
+/// How long one direction may be silent after the other has ended.
+const HALF_TIME: Duration = Duration::from_secs(300);
 
 /// Which side did not end in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub(crate) struct Carry {
     down_ended: bool,
     /// At most one for the tunnel and one for its agent.
     paces: Vec<Pace>,
+    /// Runs while one direction alone has ended, with the bytes of its start.
+    half: Option<(Pin<Box<Sleep>>, u64)>,
     /// Bytes from the visitor.
     pub(crate) received: u64,
     /// Bytes to the visitor.
@@ -45,14 +54,18 @@ impl Carry {
             up_ended: false,
             down_ended: false,
             paces: Vec::new(),
+            half: None,
             received: 0,
             sent: 0,
         }
     }
 
-    /// No faster than this rule allows, too.
+    /// No faster than this rule allows, too; what has moved already counts.
     pub(crate) fn paced(mut self, rule: Option<Arc<Rule>>) -> Self {
-        self.paces.extend(rule.and_then(Pace::new));
+        if let Some(pace) = rule.and_then(Pace::new) {
+            pace.moved_up(usize::try_from(self.received).unwrap_or(usize::MAX));
+            self.paces.push(pace);
+        }
         self
     }
 
@@ -65,6 +78,9 @@ impl Carry {
     pub(crate) fn lead(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
         let count = self.stream.write(bytes).map_err(|_| Broken::Backend)?;
         self.received += count as u64;
+        for pace in &self.paces {
+            pace.moved_up(count);
+        }
         Ok(count)
     }
 
@@ -84,10 +100,29 @@ impl Carry {
         }
         let up = self.poll_up(cx, visitor)?;
         let down = self.poll_down(cx, visitor)?;
-        if up.is_ready() && down.is_ready() {
-            return Poll::Ready(Ok(()));
+        match (up.is_ready(), down.is_ready()) {
+            (true, true) => Poll::Ready(Ok(())),
+            (false, false) => Poll::Pending,
+            _ => self.poll_half(cx),
         }
-        Poll::Pending
+    }
+
+    /// One direction has ended, the other is silent: nothing else tells
+    /// whether anybody is still there.
+    fn poll_half(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        // The other side may give up on what still comes.
+        if self.down_ended && self.stream.poll_broken(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Backend));
+        }
+        let moved = self.received + self.sent;
+        let (timer, since) = self
+            .half
+            .get_or_insert_with(|| (Box::pin(sleep(HALF_TIME)), moved));
+        if *since != moved {
+            timer.as_mut().reset(Instant::now() + HALF_TIME);
+            *since = moved;
+        }
+        timer.as_mut().poll(cx).map(|()| Err(Broken::Visitor))
     }
 
     /// Visitor to backend; ready when that direction has ended.

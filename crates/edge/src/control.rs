@@ -192,7 +192,7 @@ impl Control {
                 join: shared(self.admission.rotate_secret().await?),
             },
             Request::LetIn(guest) => {
-                let time = Duration::from_secs(guest.seconds);
+                let time = guest.time()?;
                 let name = guest.name()?;
                 self.rules
                     .let_in(&name, guest.address, time, Instant::now())?;

@@ -17,7 +17,7 @@ pub use self::kinds::Counter;
 use self::kinds::{Family, Gauge, Histogram};
 pub use self::labels::{
     AdmissionOutcome, BackendFailure, Direction, Door, HttpRefusal, LimitRefusal, ProofFailure,
-    StatusClass,
+    StatusClass, TcpRefusal,
 };
 use self::page::Page;
 pub use self::process::ProcessFacts;
@@ -65,6 +65,8 @@ pub struct HttpMetrics {
 pub struct TcpMetrics {
     /// Ports open now.
     pub ports: Gauge,
+    /// Visitors that found nobody.
+    pub refused: Family<TcpRefusal>,
     /// Visitors that a backend has taken.
     pub streams: Counter,
     /// Of these, open now.
@@ -316,6 +318,8 @@ impl TcpMetrics {
     fn render(&self, page: &mut Page) {
         let help = "Public ports of TCP tunnels open now.";
         page.gauge("adit_tcp_ports_open", help, &self.ports);
+        let help = "Visitors of TCP and TLS tunnels that found nobody.";
+        page.family("adit_tcp_refusals_total", help, &self.refused);
         let help = "Visitors of TCP tunnels that a backend has taken.";
         page.counter("adit_tcp_streams_total", help, &self.streams);
         let help = "Visitors of TCP tunnels that are carried now.";

@@ -39,6 +39,14 @@ pub(crate) enum PortRefusal {
         /// What there is.
         ranges: PortRanges,
     },
+    /// The owner gives this agent others.
+    #[error("port {port} is not among those that the edge's owner gives this agent ({ranges})")]
+    NotGiven {
+        /// The wanted port.
+        port: NonZeroU16,
+        /// What there is for it.
+        ranges: PortRanges,
+    },
     /// The name has another port.
     #[error("the name has port {0} already, for the other agents behind it")]
     OtherPort(NonZeroU16),
@@ -106,11 +114,29 @@ struct Port {
     /// Claims whose tunnels are not in the registry yet.
     pending: u32,
     open: CancellationToken,
+    /// The port that it changes to, when the claim for that one is settled.
+    next: Option<(NonZeroU16, CancellationToken)>,
+}
+
+impl Port {
+    /// Changes to the next port, or not; the one that is over.
+    fn settle_next(&mut self, opened: bool) -> Option<NonZeroU16> {
+        let (number, open) = self.next.take()?;
+        if !opened {
+            open.cancel();
+            return Some(number);
+        }
+        std::mem::replace(&mut self.open, open).cancel();
+        Some(std::mem::replace(&mut self.number, number))
+    }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
         self.open.cancel();
+        if let Some((_, open)) = &self.next {
+            open.cancel();
+        }
     }
 }
 
@@ -129,8 +155,8 @@ impl Ports {
 
     /// Gives `name` a port, open already or opened now, until
     /// [`Ports::settle`] finds that nobody holds the name. `own`: the ports that
-    /// this agent may have, where that is not all; `shared`: other agents are
-    /// behind the name.
+    /// this agent may have, where that is not all; `is_live`: whether agents are
+    /// behind the name, whose port then stays.
     ///
     /// # Errors
     /// See [`PortRefusal`]; nothing has changed then.
@@ -139,55 +165,73 @@ impl Ports {
         name: &TunnelName,
         wanted: Option<NonZeroU16>,
         own: Option<&PortRanges>,
-        shared: bool,
+        is_live: impl Fn(&TunnelName) -> bool,
     ) -> Result<NonZeroU16, PortRefusal> {
-        let ranges = own.unwrap_or(&self.settings.ranges);
         let mut book = self.book();
         let of_name = book.names.get(name).map(|port| port.number);
-        if let Some(port) = wanted.or(of_name)
-            && !self.may_have(ranges, port)
-        {
-            return Err(if self.settings.ranges.is_empty() {
-                PortRefusal::NoPorts
-            } else {
-                let ranges = ranges.clone();
-                PortRefusal::OutOfRange { port, ranges }
-            });
+        if let Some(port) = wanted.or(of_name) {
+            self.judge(port, own)?;
         }
         if let Some(port) = book.names.get_mut(name) {
-            if wanted.is_none_or(|wanted| wanted == port.number) {
+            let now = port.next.as_ref().map_or(port.number, |next| next.0);
+            if port.next.is_none() && wanted.is_none_or(|wanted| wanted == now) {
                 port.pending += 1;
-                return Ok(port.number);
+                return Ok(now);
             }
-            if shared || port.pending > 0 {
-                return Err(PortRefusal::OtherPort(port.number));
+            if port.pending > 0 || is_live(name) {
+                return Err(PortRefusal::OtherPort(now));
             }
         }
-        let number = match wanted {
+        let (number, open) = match wanted {
             None if self.settings.ranges.is_empty() => return Err(PortRefusal::NoPorts),
-            None => self.choose(&book, name, ranges)?,
+            None => self.choose(&book, name, own)?,
             Some(port) if book.taken.contains_key(&port) => return Err(PortRefusal::Taken(port)),
-            Some(port) => self
-                .open(name, port)
-                .map(|open| (port, open))
-                .map_err(|error| PortRefusal::System(port, error))?,
+            Some(port) => {
+                let open = self.open(name, port);
+                (
+                    port,
+                    open.map_err(|error| PortRefusal::System(port, error))?,
+                )
+            }
         };
-        let (number, open) = number;
-        book.close(name);
         book.taken.insert(number, name.clone());
-        let port = Port {
-            number,
-            pending: 1,
-            open,
-        };
-        book.names.insert(name.clone(), port);
+        match book.names.get_mut(name) {
+            // The old one stays until it is sure that the tunnel opens.
+            Some(port) => {
+                port.pending += 1;
+                port.next = Some((number, open));
+            }
+            None => {
+                let port = Port {
+                    number,
+                    pending: 1,
+                    open,
+                    next: None,
+                };
+                book.names.insert(name.clone(), port);
+            }
+        }
         self.count(&book);
         Ok(number)
     }
 
-    /// Whether a port is among an agent's and among the edge's.
-    fn may_have(&self, own: &PortRanges, port: NonZeroU16) -> bool {
-        own.contains(port) && self.settings.ranges.contains(port)
+    /// Whether an agent may have a port.
+    fn judge(&self, port: NonZeroU16, own: Option<&PortRanges>) -> Result<(), PortRefusal> {
+        let all = &self.settings.ranges;
+        if all.is_empty() {
+            return Err(PortRefusal::NoPorts);
+        }
+        if !all.contains(port) {
+            let ranges = all.clone();
+            return Err(PortRefusal::OutOfRange { port, ranges });
+        }
+        match own {
+            Some(own) if !own.contains(port) => {
+                let ranges = own.clone();
+                Err(PortRefusal::NotGiven { port, ranges })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The same port for the same name, as far as it is free.
@@ -195,11 +239,12 @@ impl Ports {
         &self,
         book: &Book,
         name: &TunnelName,
-        ranges: &PortRanges,
+        own: Option<&PortRanges>,
     ) -> Result<(NonZeroU16, CancellationToken), PortRefusal> {
+        let ranges = own.unwrap_or(&self.settings.ranges);
         let (count, first) = (ranges.len(), start(name));
         let all = (0..count).filter_map(|step| ranges.nth(first.wrapping_add(step) % count));
-        let all = all.filter(|port| self.may_have(ranges, *port));
+        let all = all.filter(|port| self.judge(*port, own).is_ok());
         let free = all.filter(|port| !book.taken.contains_key(port));
         let mut last = None;
         for port in free.take(MAX_TRIES) {
@@ -235,12 +280,22 @@ impl Ports {
         Ok(open)
     }
 
-    /// The claim is in the registry now, or was refused there: closes the port
-    /// when nobody `keeps` the name.
-    pub(crate) fn settle(&self, name: &TunnelName, keeps: impl Fn(&TunnelName) -> bool) {
+    /// The claim is in the registry now (`opened`), or was refused there: closes
+    /// the port when nobody `keeps` the name.
+    pub(crate) fn settle(
+        &self,
+        name: &TunnelName,
+        opened: bool,
+        keeps: impl Fn(&TunnelName) -> bool,
+    ) {
         let mut book = self.book();
+        let mut over = None;
         if let Some(port) = book.names.get_mut(name) {
             port.pending = port.pending.saturating_sub(1);
+            over = port.settle_next(opened);
+        }
+        if let Some(over) = over {
+            book.taken.remove(&over);
         }
         book.close_unless(name, keeps);
         self.count(&book);
@@ -300,6 +355,9 @@ impl Book {
     fn close(&mut self, name: &TunnelName) {
         if let Some(port) = self.names.remove(name) {
             self.taken.remove(&port.number);
+            if let Some((next, _)) = &port.next {
+                self.taken.remove(next);
+            }
             tracing::info!(port = %port.number, %name, "port is closed");
         }
     }

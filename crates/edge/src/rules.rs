@@ -192,7 +192,10 @@ impl Rule {
         if now.guests.len() >= MAX_GUESTS && !now.guests.contains_key(&address) {
             return false;
         }
-        now.guests.insert(address, at + time);
+        let Some(until) = at.checked_add(time) else {
+            return false;
+        };
+        now.guests.insert(address, until);
         true
     }
 
@@ -243,6 +246,8 @@ pub(crate) struct Rules {
     /// For every other name, each on its own.
     others: Option<RuleSpec>,
     made: Mutex<HashMap<TunnelName, Weak<Rule>>>,
+    /// Those of them that have guests, until the last one's time is over.
+    with_guests: Mutex<HashMap<TunnelName, (Arc<Rule>, Instant)>>,
     agents: HashMap<PublicKey, AgentRule>,
 }
 
@@ -268,6 +273,7 @@ impl Rules {
                 .collect(),
             others,
             made: Mutex::default(),
+            with_guests: Mutex::default(),
             agents: agents.into_iter().map(agent).collect(),
         }
     }
@@ -304,8 +310,17 @@ impl Rules {
         at: Instant,
     ) -> Result<(), GuestError> {
         let rule = self.for_guests(name)?;
-        let there_was_room = rule.let_in(ip, time, at);
-        there_was_room.then_some(()).ok_or(GuestError::TooMany)
+        if !rule.let_in(ip, time, at) {
+            return Err(GuestError::TooMany);
+        }
+        // A link that is lost for a moment must not cost a guest its place.
+        let kept = self.with_guests.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, (_, until)| *until > at);
+        let until = at.checked_add(time).unwrap_or(at);
+        let entry = kept.entry(name.clone()).or_insert((rule, until));
+        entry.1 = entry.1.max(until);
+        Ok(())
     }
 
     /// Takes that back; false when the address was not let in.

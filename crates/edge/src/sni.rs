@@ -34,6 +34,8 @@ pub(crate) enum NoName {
     Gone,
     #[error("no tunnel has the name")]
     Unknown,
+    #[error("the route asks for a password, which TLS that is passed on cannot")]
+    Guarded,
 }
 
 /// Finds tunnels by the names that visitors ask for: the HTTP door's routes,
@@ -58,6 +60,9 @@ impl ByName {
         let routes = self.http.routes();
         let name = match routes.table().lookup(&host, b"/") {
             Some(Found::Tunnel(label)) => TunnelName::parse(label).map_err(|_| NoName::Unknown)?,
+            Some(Found::Route(route)) if route.options.auth.is_some() => {
+                return Err(NoName::Guarded);
+            }
             Some(Found::Route(route)) => match &route.target {
                 Target::Tunnel(name) => name.clone(),
                 Target::Upstream(_) | Target::Redirect(_) => return Err(NoName::Unknown),
@@ -72,6 +77,7 @@ impl ByName {
 #[derive(Default)]
 struct Hello {
     bytes: Vec<u8>,
+    acceptor: Acceptor,
 }
 
 impl Hello {
@@ -102,17 +108,18 @@ impl Hello {
                 Poll::Ready(_) => return Poll::Ready(Err(NoName::Gone)),
                 Poll::Pending => return Poll::Pending,
             }
-            if let Some(name) = server_name(&self.bytes)? {
+            let fresh = self.bytes.get(before..).unwrap_or_default();
+            if let Some(name) = server_name(&mut self.acceptor, fresh)? {
                 return Poll::Ready(Ok(name));
             }
         }
     }
 }
 
-/// The name that a TLS connection beginning with `bytes` asks for; `None` while
-/// its first message is not whole.
-pub(crate) fn server_name(bytes: &[u8]) -> Result<Option<HostName>, NoName> {
-    let (mut acceptor, mut rest) = (Acceptor::default(), Cursor::new(bytes));
+/// The name that a TLS connection asks for, of which these bytes come next;
+/// `None` while its first message is not whole.
+fn server_name(acceptor: &mut Acceptor, bytes: &[u8]) -> Result<Option<HostName>, NoName> {
+    let mut rest = Cursor::new(bytes);
     while rest.position() < bytes.len() as u64 {
         // Fails only when its own buffer is full, which is a message too long.
         let read = acceptor.read_tls(&mut rest);
@@ -139,6 +146,10 @@ mod tests {
 
     use super::*;
 
+    fn server_name(bytes: &[u8]) -> Result<Option<HostName>, NoName> {
+        super::server_name(&mut Acceptor::default(), bytes)
+    }
+
     fn hello(name: &str) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -160,7 +171,12 @@ mod tests {
             assert_eq!(server_name(&whole[..end]), Ok(None), "{end}");
         }
         let name = HostName::parse("app.example.test").unwrap();
-        assert_eq!(server_name(&whole), Ok(Some(name)));
+        assert_eq!(server_name(&whole), Ok(Some(name.clone())));
+        let mut acceptor = Acceptor::default();
+        let last = whole
+            .iter()
+            .map(|byte| super::server_name(&mut acceptor, &[*byte]));
+        assert_eq!(last.last(), Some(Ok(Some(name))));
     }
 
     #[test]

@@ -26,10 +26,10 @@ use crate::announced::Balancers;
 use crate::backend::{Backend, BackendId, Serving};
 use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
-use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
+use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics, TcpRefusal};
 use crate::registry::{Picked, Registry};
 use crate::rules::{Rules, Visit};
-use crate::sni::ByName;
+use crate::sni::{ByName, NoName};
 use crate::visitor::Visitor;
 
 /// Most backends that one visitor is tried on.
@@ -68,30 +68,24 @@ struct Wish {
     lead: Vec<u8>,
 }
 
+/// A visitor whose stream a backend has taken.
+struct Taken {
+    backend: Arc<Backend>,
+    carry: Carry,
+    /// Counted under the rules of the tunnel and of its agent.
+    _visits: [Option<Visit>; 2],
+}
+
 impl To {
-    async fn wish(self, visitor: &mut Visitor, peer: SocketAddr) -> Option<Wish> {
-        let names = match self {
-            Self::Port(name) => {
-                return Some(Wish {
-                    name,
-                    kind: TunnelKind::Tcp,
-                    lead: Vec::new(),
-                });
+    async fn wish(self, visitor: &mut Visitor) -> Result<Wish, NoName> {
+        let (name, kind, lead) = match self {
+            Self::Port(name) => (name, TunnelKind::Tcp, Vec::new()),
+            Self::ByName(names) => {
+                let (name, lead) = names.tunnel(visitor).await?;
+                (name, TunnelKind::Tls, lead)
             }
-            Self::ByName(names) => names,
         };
-        // Boxed: visitors of ports should hold no room for it.
-        match Box::pin(names.tunnel(visitor)).await {
-            Ok((name, lead)) => Some(Wish {
-                name,
-                kind: TunnelKind::Tls,
-                lead,
-            }),
-            Err(why) => {
-                tracing::debug!(%peer, %why, "a TLS connection leads nowhere");
-                None
-            }
-        }
+        Ok(Wish { name, kind, lead })
     }
 }
 
@@ -110,7 +104,9 @@ impl TcpDoor {
         let Ok(_place) = self.places.try_acquire() else {
             return self.metrics.limits.refused.of(LimitRefusal::Full).add(1);
         };
-        let Some(peer) = self.balancers.visitor(&mut socket, peer).await else {
+        let stop = self.tasks.stopping();
+        let announced = self.balancers.visitor(&mut socket, peer);
+        let Some(Some(peer)) = stop.run_until_cancelled(announced).await else {
             return;
         };
         // Whatever ends this early is no orderly end for the visitor.
@@ -120,33 +116,53 @@ impl TcpDoor {
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;
         };
-        let Some(wish) = to.wish(&mut visitor, peer).await else {
-            return;
+        // Nothing is under way until a backend has taken the stream. Boxed: who
+        // waits for one should not hold room for all that comes after.
+        let taken = stop.run_until_cancelled(self.take(&mut visitor, peer, to));
+        if let Some(Some(taken)) = Box::pin(taken).await {
+            let _serving = Serving::begin(&taken.backend);
+            self.carry(&mut visitor, &taken.backend, taken.carry).await;
+        }
+    }
+
+    /// Finds out what the visitor wants, and a backend that takes it.
+    async fn take(&self, visitor: &mut Visitor, peer: SocketAddr, to: To) -> Option<Taken> {
+        let wish = to.wish(visitor).await.and_then(|wish| {
+            // A rule is made for names that are there.
+            let kept = self.registry.keeps(&wish.name, wish.kind);
+            kept.then_some(wish).ok_or(NoName::Unknown)
+        });
+        let wish = match wish {
+            Ok(wish) => wish,
+            Err(why) => {
+                tracing::debug!(%peer, %why, "a TLS connection leads nowhere");
+                self.metrics.tcp.refused.of(TcpRefusal::NoName).add(1);
+                return None;
+            }
         };
-        let name = wish.name.clone();
+        let (name, now) = (wish.name.clone(), Instant::now().into_std());
         let rule = self.rules.of(&name, now);
         let entered = rule.as_ref().map(|rule| rule.enter(peer.ip(), now));
-        let _visit = match entered.transpose() {
+        let visit = match entered.transpose() {
             Ok(visit) => visit,
             Err(refused) => {
                 tracing::info!(%peer, %name, %refused, "visitor was turned away");
-                return self.metrics.limits.by_rule.of(refused).add(1);
+                self.metrics.limits.by_rule.of(refused).add(1);
+                return None;
             }
         };
-        // Boxed: who waits for an agent should not hold room for all that
-        // comes after, nor the other way round.
-        let Some((backend, carry, _agent_visit)) =
-            Box::pin(self.begin(&mut visitor, peer, wish)).await
-        else {
-            return;
+        let Some(begun) = self.begin(visitor, peer, wish).await else {
+            tracing::info!(%peer, %name, "no backend took the visitor");
+            self.metrics.tcp.refused.of(TcpRefusal::NoBackend).add(1);
+            return None;
         };
-        let _serving = Serving::begin(&backend);
-        self.carry(
-            &mut visitor,
-            &backend,
-            carry.paced(rule).paced(backend.agent_rule().cloned()),
-        )
-        .await;
+        let (backend, carry, agent_visit) = begun;
+        let carry = carry.paced(rule).paced(backend.agent_rule().cloned());
+        Some(Taken {
+            backend,
+            carry,
+            _visits: [visit, agent_visit],
+        })
     }
 
     /// Finds a backend that takes the stream.
@@ -161,9 +177,9 @@ impl TcpDoor {
             kind,
             mut lead,
         } = wish;
-        let mut tried = Vec::new();
+        let (mut tried, mut offers) = (Vec::new(), 0);
         let door = visitor.door();
-        while tried.len() < MAX_TRIES {
+        while offers < MAX_TRIES {
             let backend = self.pick(kind, &name, &tried).await?;
             tried.push(backend.id());
             let alone = !self.registry.has_other(&name, &tried);
@@ -178,6 +194,7 @@ impl TcpDoor {
                     continue;
                 }
             };
+            offers += 1;
             let stream = match backend.open(peer, door, alone).await {
                 Ok(stream) => stream,
                 Err(error) => {

@@ -69,13 +69,15 @@ impl Context<'_> {
 
     /// Opens a TCP tunnel and its port; the URL of it.
     fn open_port(&self, open: &OpenTunnel) -> Result<String, Refused> {
-        let shared = self.registry.has_live(&open.name);
         let agent = self.rules.agent(&self.link.facts().identity);
         let own = agent.and_then(|agent| agent.ports.as_ref());
-        let port = self.ports.claim(&open.name, open.port, own, shared);
+        let port = self.ports.claim(&open.name, open.port, own, |name| {
+            self.registry.has_live(name)
+        });
         let port = port.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
         let opened = self.register(open);
-        self.ports.settle(&open.name, |name| self.keeps_port(name));
+        self.ports
+            .settle(&open.name, opened.is_ok(), |name| self.keeps_port(name));
         opened.map(|()| self.ports.url(port))
     }
 

@@ -260,12 +260,13 @@ impl Stream {
             return Err(StreamError::Protocol);
         }
         match frame.kind {
-            FrameKind::DATA if !self.flow.fin_received => Ok(()),
+            // Bytes and ends come behind the acceptance, or nothing is known of it.
+            FrameKind::DATA if self.flow.accepted && !self.flow.fin_received => Ok(()),
             FrameKind::ACCEPTED if !self.flow.accepted => {
                 self.flow.accepted = true;
                 Ok(())
             }
-            FrameKind::FIN if !self.flow.fin_received => {
+            FrameKind::FIN if self.flow.accepted && !self.flow.fin_received => {
                 self.flow.fin_received = true;
                 Ok(())
             }

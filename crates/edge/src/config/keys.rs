@@ -10,7 +10,7 @@ use adit_config::{
 };
 use adit_model::{Domain, HostName, PortRanges, PublicKey, TunnelName};
 use adit_routing::{PathPrefix, Redirect, Upgrades, Upstream};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
@@ -119,7 +119,7 @@ pub(super) static API: Key<Address> = Key::or(
     "api",
     Address { optional: true },
     "\"127.0.0.1:9090\"",
-    "Metrics and health, on a loopback address only, because it asks for no login.",
+    "Metrics, health and letting guests in, on a loopback address only, because it asks for no login.",
 );
 pub(super) static TCP_PORTS: Key<Parsed<PortRanges>> = Key::or(
     "tcp_ports",
@@ -149,7 +149,7 @@ pub(super) static PROXY_PROTOCOL: Key<ListOf<Parsed<IpNet>>> = Key::or(
         parse: network,
     }),
     "[]",
-    "Load balancers whose connections to the HTTP door and to TCP ports each begin with a PROXY protocol header (version 1 or 2) that names the visitor.",
+    "Load balancers whose connections to the HTTP and TLS doors and to TCP ports each begin with a PROXY protocol header (version 1 or 2) that names the visitor.",
 );
 pub(super) static TRUSTED: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "trusted_proxies",
@@ -429,11 +429,19 @@ fn host_header(text: &str) -> Result<String, String> {
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address));
+        return Ok(IpNet::from(address.to_canonical()));
     }
-    text.parse::<IpNet>()
-        .map(|net| net.trunc())
-        .map_err(|_| String::new())
+    let net = text.parse::<IpNet>().map_err(|_| String::new())?.trunc();
+    Ok(canonical(net))
+}
+
+/// A network of IPv4 addresses in their IPv6 form is one of IPv4.
+fn canonical(net: IpNet) -> IpNet {
+    let mapped = match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(v4), Some(prefix)) if net.addr().is_ipv6() => Ipv4Net::new(v4, prefix).ok(),
+        _ => None,
+    };
+    mapped.map_or(net, IpNet::V4)
 }
 
 fn upstream(text: &str) -> Result<Upstream, String> {

@@ -53,7 +53,7 @@ static GUESTS_ONLY: Key<Flag> = Key::or(
     "guests_only",
     Flag,
     "false",
-    "Closed but for addresses that were let in for a while: `adit guests add`.",
+    "Closed but for addresses (IPv6: the /64 of one) that were let in for a while: `adit guests add`. What is open then goes on when that time is over.",
 );
 static ALLOW: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "allow",

@@ -39,7 +39,18 @@ pub(super) struct GuestWords {
     pub(super) seconds: u64,
 }
 
+/// Most seconds for which an address is let in: a day.
+const MAX_VISIT: u64 = 24 * 3600;
+
 impl GuestWords {
+    pub(super) fn time(&self) -> Result<Duration, ControlError> {
+        if !(1..=MAX_VISIT).contains(&self.seconds) {
+            let problem = "an address is let in for 1 second to a day".to_owned();
+            return Err(ControlError::BadRequest(problem));
+        }
+        Ok(Duration::from_secs(self.seconds))
+    }
+
     pub(super) fn name(&self) -> Result<TunnelName, ControlError> {
         let name = TunnelName::parse(&self.tunnel);
         name.map_err(|why| ControlError::BadRequest(format!("tunnel name: {why}")))

@@ -4,7 +4,7 @@
 //! buffers come with the first byte of a head. A head has an absolute
 //! deadline, so that a slow sender of it gains nothing by sending slowly.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use adit_http1::{Body, Framing, Name, Refusal};
 use futures_util::future::Either;
 use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -79,9 +80,13 @@ pub(super) enum Then {
 pub(super) struct Place(Arc<HttpDoor>);
 
 impl Place {
-    fn take(door: &Arc<HttpDoor>) -> Option<Self> {
-        door.parts.places.try_acquire().ok()?.forget();
-        Some(Self(Arc::clone(door)))
+    fn take(door: Arc<HttpDoor>) -> Result<Self, Arc<HttpDoor>> {
+        let place = door.parts.places.try_acquire();
+        if place.map(SemaphorePermit::forget).is_ok() {
+            Ok(Self(door))
+        } else {
+            Err(door)
+        }
     }
 }
 
@@ -109,11 +114,20 @@ pub fn serve_connection(
     door: Arc<HttpDoor>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> {
-    if door.parts.balancers.announce(peer) {
+    let place = match Place::take(door) {
+        Ok(place) => place,
+        Err(door) => {
+            let refused = &door.parts.metrics.limits.refused;
+            refused.of(LimitRefusal::Full).add(1);
+            return Either::Left(Either::Left(ready(())));
+        }
+    };
+    if place.parts.balancers.announce(peer) {
         // Boxed: other visitors should hold no room for it.
-        Either::Left(Box::pin(serve_announced(socket, peer, door, stop)))
+        let announced = serve_announced(socket, peer, place, stop);
+        Either::Left(Either::Right(Box::pin(announced)))
     } else {
-        Either::Right(serve_visitor(socket, peer, door, stop))
+        Either::Right(serve_visitor(socket, peer, place, stop))
     }
 }
 
@@ -121,32 +135,23 @@ pub fn serve_connection(
 async fn serve_announced(
     mut socket: TcpStream,
     peer: SocketAddr,
-    door: Arc<HttpDoor>,
+    place: Place,
     stop: CancellationToken,
 ) {
-    let visitor = door.parts.balancers.visitor(&mut socket, peer).await;
-    if let Some(visitor) = visitor {
-        serve_visitor(socket, visitor, door, stop).await;
+    let visitor = place.parts.balancers.visitor(&mut socket, peer);
+    if let Some(Some(visitor)) = stop.run_until_cancelled(visitor).await {
+        serve_visitor(socket, visitor, place, stop).await;
     }
 }
 
-async fn serve_visitor(
-    socket: TcpStream,
-    peer: SocketAddr,
-    door: Arc<HttpDoor>,
-    stop: CancellationToken,
-) {
-    let Some(place) = Place::take(&door) else {
-        let refused = &door.parts.metrics.limits.refused;
-        return refused.of(LimitRefusal::Full).add(1);
-    };
+async fn serve_visitor(socket: TcpStream, peer: SocketAddr, door: Place, stop: CancellationToken) {
     let visitor = Visitor::new(socket);
     let now = Instant::now().into_std();
     match door.parts.limits.connect(peer.ip(), now) {
         Ok(permit) => {
             let mut connection = Connection {
                 peer: Peer::new(peer, &door.parts.settings.trusted),
-                door: place,
+                door,
                 visitor,
                 permit,
                 timer: Timer::default(),

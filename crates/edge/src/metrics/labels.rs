@@ -126,3 +126,11 @@ labels!(
     /// The edge could not save the agent's secret.
     NotSaved = "not_saved",
 );
+labels!(
+    /// Why a visitor of a TCP or TLS tunnel found nobody.
+    TcpRefusal "reason":
+    /// Its TLS asks for no name that a tunnel has.
+    NoName = "no_name",
+    /// No agent took it.
+    NoBackend = "no_backend",
+);

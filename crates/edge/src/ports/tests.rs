@@ -102,21 +102,26 @@ fn a_name_has_one_port_and_a_port_one_name() {
     let ports = &world.ports;
     let (ssh, db) = (name("ssh"), name("db"));
     assert_eq!(
-        ports.claim(&ssh, Some(all[0]), None, false).unwrap(),
+        ports.claim(&ssh, Some(all[0]), None, |_| false).unwrap(),
         all[0]
     );
     assert!(answers(all[0]));
     assert!(!answers(all[1]), "only what is asked for is open");
     // The next agent behind the name, with and without a wish.
-    assert_eq!(ports.claim(&ssh, None, None, true).unwrap(), all[0]);
-    assert_eq!(ports.claim(&ssh, Some(all[0]), None, true).unwrap(), all[0]);
-    let other = ports.claim(&ssh, Some(all[1]), None, true).unwrap_err();
+    assert_eq!(ports.claim(&ssh, None, None, |_| true).unwrap(), all[0]);
+    assert_eq!(
+        ports.claim(&ssh, Some(all[0]), None, |_| true).unwrap(),
+        all[0]
+    );
+    let other = ports.claim(&ssh, Some(all[1]), None, |_| true).unwrap_err();
     assert!(matches!(other, PortRefusal::OtherPort(port) if port == all[0]));
-    let taken = ports.claim(&db, Some(all[0]), None, false).unwrap_err();
+    let taken = ports.claim(&db, Some(all[0]), None, |_| false).unwrap_err();
     assert!(matches!(taken, PortRefusal::Taken(_)), "{taken}");
     // Who names none gets what is left, and then there is none.
-    assert_eq!(ports.claim(&db, None, None, false).unwrap(), all[1]);
-    let none = ports.claim(&name("web"), None, None, false).unwrap_err();
+    assert_eq!(ports.claim(&db, None, None, |_| false).unwrap(), all[1]);
+    let none = ports
+        .claim(&name("web"), None, None, |_| false)
+        .unwrap_err();
     assert!(matches!(none, PortRefusal::NoneFree(_)), "{none}");
     assert_eq!(world.metrics.tcp.ports.get(), 2);
     assert_eq!(ports.url(all[1]), format!("tcp://edge.test:{}", all[1]));
@@ -128,19 +133,19 @@ fn a_port_closes_with_its_name() {
     let all = free(1);
     let world = world(&all);
     let ssh = name("ssh");
-    world.ports.claim(&ssh, None, None, false).unwrap();
+    world.ports.claim(&ssh, None, None, |_| false).unwrap();
     // Not while the tunnel is on its way into the registry.
     world.ports.sweep(|_| false);
     assert!(answers(all[0]));
-    world.ports.settle(&ssh, |_| true);
+    world.ports.settle(&ssh, true, |_| true);
     world.ports.sweep(|_| true);
     assert!(answers(all[0]));
     world.ports.sweep(|_| false);
     until_free(all[0]);
     assert_eq!(world.metrics.tcp.ports.get(), 0);
     // A tunnel that the registry refused leaves no port behind.
-    world.ports.claim(&ssh, None, None, false).unwrap();
-    world.ports.settle(&ssh, |_| false);
+    world.ports.claim(&ssh, None, None, |_| false).unwrap();
+    world.ports.settle(&ssh, false, |_| false);
     until_free(all[0]);
 }
 
@@ -149,11 +154,39 @@ fn a_name_that_nobody_serves_may_change_its_port() {
     let all = free(2);
     let world = world(&all);
     let ssh = name("ssh");
-    world.ports.claim(&ssh, Some(all[0]), None, false).unwrap();
-    world.ports.settle(&ssh, |_| true);
-    world.ports.claim(&ssh, Some(all[1]), None, false).unwrap();
+    world
+        .ports
+        .claim(&ssh, Some(all[0]), None, |_| false)
+        .unwrap();
+    world.ports.settle(&ssh, true, |_| true);
+    // Whoever is refused the name has moved nothing.
+    world
+        .ports
+        .claim(&ssh, Some(all[1]), None, |_| false)
+        .unwrap();
+    assert!(answers(all[0]) && answers(all[1]));
+    let other = world.ports.claim(&ssh, Some(all[0]), None, |_| false);
+    assert!(matches!(other, Err(PortRefusal::OtherPort(_))), "{other:?}");
+    world.ports.settle(&ssh, false, |_| true);
+    until_free(all[1]);
+    assert!(answers(all[0]));
+    let taken = world
+        .ports
+        .claim(&name("db"), Some(all[0]), None, |_| false);
+    assert!(matches!(taken, Err(PortRefusal::Taken(_))), "{taken:?}");
+    world
+        .ports
+        .claim(&ssh, Some(all[1]), None, |_| false)
+        .unwrap();
+    world.ports.settle(&ssh, true, |_| true);
     assert!(answers(all[1]));
     until_free(all[0]);
+    let own = PortRanges::parse(&all[0].to_string()).unwrap();
+    let given = world.ports.claim(&ssh, None, Some(&own), |_| true);
+    assert!(
+        matches!(given, Err(PortRefusal::NotGiven { .. })),
+        "{given:?}"
+    );
 }
 
 #[test]
@@ -161,12 +194,12 @@ fn the_name_keeps_its_port_where_it_can() {
     let all = free(3);
     let first = world(&all)
         .ports
-        .claim(&name("db"), None, None, false)
+        .claim(&name("db"), None, None, |_| false)
         .unwrap();
     until_free(first);
     let again = world(&all)
         .ports
-        .claim(&name("db"), None, None, false)
+        .claim(&name("db"), None, None, |_| false)
         .unwrap();
     assert_eq!(first, again);
 }
@@ -179,15 +212,20 @@ fn ports_of_others_are_told_apart() {
     let theirs = TcpListener::bind((Ipv4Addr::LOCALHOST, all[0].get())).unwrap();
     let refused = world
         .ports
-        .claim(&ssh, Some(all[0]), None, false)
+        .claim(&ssh, Some(all[0]), None, |_| false)
         .unwrap_err();
     assert!(matches!(refused, PortRefusal::System(..)), "{refused}");
     assert_eq!(refused.code(), Code::PORT_REFUSED);
     // Without a wish it goes round them.
-    assert_eq!(world.ports.claim(&ssh, None, None, false).unwrap(), all[1]);
+    assert_eq!(
+        world.ports.claim(&ssh, None, None, |_| false).unwrap(),
+        all[1]
+    );
     drop(theirs);
     let outside = NonZeroU16::new(1).unwrap();
-    let refused = world.ports.claim(&name("db"), Some(outside), None, false);
+    let refused = world
+        .ports
+        .claim(&name("db"), Some(outside), None, |_| false);
     let refused = refused.unwrap_err();
     assert!(
         refused.to_string().contains("port 1 is not among"),
@@ -195,7 +233,7 @@ fn ports_of_others_are_told_apart() {
     );
     let none = self::world(&[])
         .ports
-        .claim(&ssh, None, None, false)
+        .claim(&ssh, None, None, |_| false)
         .unwrap_err();
     assert_eq!(none.code(), Code::TUNNEL_KIND);
 }

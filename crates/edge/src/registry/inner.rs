@@ -20,7 +20,7 @@ impl Inner {
         let identity = entry.link.facts().identity;
         if let Some(agent) = self.rules.rules.agent(&identity)
             && agent.max_tunnels > 0
-            && self.tunnels_of(&identity) >= agent.max_tunnels
+            && self.names_beside(&identity, &open.name) >= agent.max_tunnels
         {
             return Err(TunnelRefusal::TooMany);
         }
@@ -40,14 +40,14 @@ impl Inner {
         Ok(entry)
     }
 
-    /// Open tunnels of an identity, on all its links.
-    fn tunnels_of(&self, identity: &PublicKey) -> usize {
+    /// Names of an identity beside one that it may be taking over.
+    fn names_beside(&self, identity: &PublicKey, name: &TunnelName) -> usize {
         let own = |entry: &&LinkEntry| entry.link.facts().identity == *identity;
-        self.links
-            .values()
-            .filter(own)
-            .map(|entry| entry.tunnels.len())
-            .sum()
+        let entries = self.links.values().filter(own);
+        let held = entries.flat_map(|entry| entry.tunnels.values().map(|(held, _)| held));
+        held.filter(|held| *held != name)
+            .collect::<HashSet<_>>()
+            .len()
     }
 
     /// Whether another agent may stand behind the name.

@@ -8,4 +8,5 @@ mod odd;
 mod peers;
 mod rules;
 mod tcp;
+mod tcp_faults;
 mod uploads;

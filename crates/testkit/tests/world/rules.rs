@@ -107,7 +107,7 @@ fn an_agent_has_the_ports_tunnels_and_visitors_that_its_owner_says() {
     let wrong = world.start_agent(plan("one", Some(ports[0])));
     let (code, text) = refusal(&wrong);
     assert_eq!(code, Code::PORT_REFUSED.number);
-    let ranges = format!("is not among those that this edge opens ({})", ports[1]);
+    let ranges = format!("that the edge's owner gives this agent ({})", ports[1]);
     assert!(text.contains(&ranges), "{text}");
     wrong.stop().unwrap();
     let mut both = plan("one", None);
