@@ -29,16 +29,20 @@ const MOST_V1: usize = 107;
 
 /// Why a connection's header was not understood.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AnnounceError {
+pub enum AnnounceError {
     /// It did not come, or not whole.
     #[error("no PROXY header came in time")]
     Slow,
+    /// The connection ended or failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// It begins with something else.
     #[error("the connection does not begin with a PROXY header")]
     NoHeader,
+    /// More bytes than any balancer sends.
     #[error("the PROXY header is longer than any should be")]
     TooLong,
+    /// It breaks the form.
     #[error("the PROXY header is malformed")]
     Malformed,
 }
@@ -114,7 +118,12 @@ async fn read(socket: &mut TcpStream) -> Result<Vec<u8>, AnnounceError> {
     Ok(bytes)
 }
 
-fn source(header: &[u8]) -> Result<Option<SocketAddr>, AnnounceError> {
+/// The visitor's address in a whole header; `None` when the balancer speaks for
+/// itself.
+///
+/// # Errors
+/// [`AnnounceError::Malformed`].
+pub fn source(header: &[u8]) -> Result<Option<SocketAddr>, AnnounceError> {
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => Ok(match header.addresses {
             ppp::v1::Addresses::Tcp4(a) => Some((a.source_address, a.source_port).into()),

@@ -10,7 +10,7 @@
 //! a visitor is told by the HTTP door itself names nothing of this product.
 
 pub mod admission;
-mod announced;
+pub mod announced;
 pub mod api;
 mod assemble;
 pub mod auth;
@@ -30,7 +30,7 @@ pub mod registry;
 pub mod rules;
 pub mod seldom;
 pub mod serve;
-mod sni;
+pub mod sni;
 pub mod state;
 mod status;
 pub mod sync_stats;

@@ -23,17 +23,23 @@ const MOST: usize = 16 * 1024 + 5;
 
 /// Why a connection leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NoName {
+pub enum NoName {
+    /// Its first bytes are something else.
     #[error("the connection does not begin with TLS")]
     NotTls,
+    /// Its first message has none that is one.
     #[error("the first message asks for no name")]
     Unnamed,
+    /// Its first message takes too long or too much.
     #[error("the first message did not come in time or is too long")]
     Slow,
+    /// It ended.
     #[error("the visitor went away")]
     Gone,
+    /// Nothing here is called so.
     #[error("no tunnel has the name")]
     Unknown,
+    /// Its route may not be passed without a password.
     #[error("the route asks for a password, which TLS that is passed on cannot")]
     Guarded,
 }
@@ -116,8 +122,16 @@ impl Hello {
     }
 }
 
-/// The name that a TLS connection asks for, of which these bytes come next;
-/// `None` while its first message is not whole.
+/// The name that a TLS connection beginning with these bytes asks for; `None`
+/// while its first message is not whole.
+///
+/// # Errors
+/// See [`NoName`].
+pub fn asked_name(bytes: &[u8]) -> Result<Option<HostName>, NoName> {
+    server_name(&mut Acceptor::default(), bytes)
+}
+
+/// The same of a connection of which these bytes come next.
 fn server_name(acceptor: &mut Acceptor, bytes: &[u8]) -> Result<Option<HostName>, NoName> {
     let mut rest = Cursor::new(bytes);
     while rest.position() < bytes.len() as u64 {
@@ -146,10 +160,6 @@ mod tests {
 
     use super::*;
 
-    fn server_name(bytes: &[u8]) -> Result<Option<HostName>, NoName> {
-        super::server_name(&mut Acceptor::default(), bytes)
-    }
-
     fn hello(name: &str) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -168,23 +178,23 @@ mod tests {
     fn the_name_is_read_whatever_the_pieces() {
         let whole = hello("App.Example.Test");
         for end in 0..whole.len() {
-            assert_eq!(server_name(&whole[..end]), Ok(None), "{end}");
+            assert_eq!(asked_name(&whole[..end]), Ok(None), "{end}");
         }
         let name = HostName::parse("app.example.test").unwrap();
-        assert_eq!(server_name(&whole), Ok(Some(name.clone())));
+        assert_eq!(asked_name(&whole), Ok(Some(name.clone())));
         let mut acceptor = Acceptor::default();
         let last = whole
             .iter()
-            .map(|byte| super::server_name(&mut acceptor, &[*byte]));
+            .map(|byte| server_name(&mut acceptor, &[*byte]));
         assert_eq!(last.last(), Some(Ok(Some(name))));
     }
 
     #[test]
     fn what_names_nothing_is_told_apart() {
-        assert_eq!(server_name(b"GET / HTTP/1.1\r\n\r\n"), Err(NoName::NotTls));
-        assert_eq!(server_name(b"SSH-2.0-x\r\n"), Err(NoName::NotTls));
+        assert_eq!(asked_name(b"GET / HTTP/1.1\r\n\r\n"), Err(NoName::NotTls));
+        assert_eq!(asked_name(b"SSH-2.0-x\r\n"), Err(NoName::NotTls));
         // Addresses are not sent as names (RFC 6066 §3).
-        assert_eq!(server_name(&hello("192.0.2.1")), Err(NoName::Unnamed));
+        assert_eq!(asked_name(&hello("192.0.2.1")), Err(NoName::Unnamed));
     }
 
     #[test]
@@ -195,7 +205,7 @@ mod tests {
                 let mut bytes = whole.clone();
                 bytes[at] ^= flip;
                 // Any answer will do.
-                let _ = server_name(&bytes);
+                let _ = asked_name(&bytes);
             }
         }
     }

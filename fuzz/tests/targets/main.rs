@@ -6,6 +6,7 @@
 )]
 
 mod config;
+mod doors;
 mod http;
 mod link;
 mod text;
