@@ -36,7 +36,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The system's: the port is in use, or not for this user, or the address is
 /// none of this machine's.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    bind_first(socket(address)?, address, count)
+}
+
+/// The same where listeners of ours at this address may be about to close.
+///
+/// # Errors
+/// As [`bind`]; a listener of this user's other processes is no error.
+pub(crate) fn bind_again(
+    address: SocketAddr,
+    count: usize,
+) -> io::Result<Vec<std::net::TcpListener>> {
     let first = socket(address)?;
+    #[cfg(unix)]
+    first.set_reuse_port(true)?;
+    bind_first(first, address, count)
+}
+
+fn bind_first(
+    first: Socket,
+    address: SocketAddr,
+    count: usize,
+) -> io::Result<Vec<std::net::TcpListener>> {
     first.bind(&address.into())?;
     let bound = first
         .local_addr()?
@@ -44,8 +65,9 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpLi
         .ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mut sockets = vec![first];
     #[cfg(unix)]
+    sockets[0].set_reuse_port(true)?;
+    #[cfg(unix)]
     for _ in 1..count {
-        sockets[0].set_reuse_port(true)?;
         let next = socket(bound)?;
         next.set_reuse_port(true)?;
         next.bind(&bound.into())?;

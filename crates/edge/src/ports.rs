@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use adit_link::tasks::Tasks;
 use adit_model::{Code, PortRanges, TunnelName};
@@ -107,36 +107,41 @@ pub(crate) struct Ports {
 struct Book {
     names: HashMap<TunnelName, Port>,
     taken: HashMap<NonZeroU16, TunnelName>,
+    /// Closed ports whose listeners may not have noticed yet.
+    closing: HashMap<NonZeroU16, Weak<()>>,
 }
 
 struct Port {
     number: NonZeroU16,
     /// Claims whose tunnels are not in the registry yet.
     pending: u32,
-    open: CancellationToken,
+    open: Open,
     /// The port that it changes to, when the claim for that one is settled.
-    next: Option<(NonZeroU16, CancellationToken)>,
+    next: Option<(NonZeroU16, Open)>,
+}
+
+/// The listeners of a port; they close when this is dropped.
+struct Open {
+    stop: CancellationToken,
+    /// Held by each listener, too.
+    alive: Arc<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Port {
     /// Changes to the next port, or not; the one that is over.
-    fn settle_next(&mut self, opened: bool) -> Option<NonZeroU16> {
-        let (number, open) = self.next.take()?;
+    fn settle_next(&mut self, opened: bool) -> Option<(NonZeroU16, Open)> {
+        let next = self.next.take()?;
         if !opened {
-            open.cancel();
-            return Some(number);
+            return Some(next);
         }
-        std::mem::replace(&mut self.open, open).cancel();
-        Some(std::mem::replace(&mut self.number, number))
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.open.cancel();
-        if let Some((_, open)) = &self.next {
-            open.cancel();
-        }
+        let number = std::mem::replace(&mut self.number, next.0);
+        Some((number, std::mem::replace(&mut self.open, next.1)))
     }
 }
 
@@ -187,7 +192,7 @@ impl Ports {
             None => self.choose(&book, name, own)?,
             Some(port) if book.taken.contains_key(&port) => return Err(PortRefusal::Taken(port)),
             Some(port) => {
-                let open = self.open(name, port);
+                let open = self.open(&book, name, port);
                 (
                     port,
                     open.map_err(|error| PortRefusal::System(port, error))?,
@@ -240,7 +245,7 @@ impl Ports {
         book: &Book,
         name: &TunnelName,
         own: Option<&PortRanges>,
-    ) -> Result<(NonZeroU16, CancellationToken), PortRefusal> {
+    ) -> Result<(NonZeroU16, Open), PortRefusal> {
         let ranges = own.unwrap_or(&self.settings.ranges);
         let (count, first) = (ranges.len(), start(name));
         let all = (0..count).filter_map(|step| ranges.nth(first.wrapping_add(step) % count));
@@ -248,7 +253,7 @@ impl Ports {
         let free = all.filter(|port| !book.taken.contains_key(port));
         let mut last = None;
         for port in free.take(MAX_TRIES) {
-            match self.open(name, port) {
+            match self.open(book, name, port) {
                 Ok(open) => return Ok((port, open)),
                 Err(error) => last = Some(PortRefusal::System(port, error)),
             }
@@ -256,28 +261,38 @@ impl Ports {
         Err(last.unwrap_or_else(|| PortRefusal::NoneFree(ranges.clone())))
     }
 
-    fn open(&self, name: &TunnelName, port: NonZeroU16) -> io::Result<CancellationToken> {
+    fn open(&self, book: &Book, name: &TunnelName, port: NonZeroU16) -> io::Result<Open> {
         let address = SocketAddr::new(self.settings.bind, port.get());
         let opener = &self.opener;
-        let listeners = listen::bind(address, opener.workers.len())?;
-        let open = opener.doors.stopping().child_token();
+        let ours = book
+            .closing
+            .get(&port)
+            .is_some_and(|held| held.strong_count() > 0);
+        let bind = if ours {
+            listen::bind_again
+        } else {
+            listen::bind
+        };
+        let listeners = bind(address, opener.workers.len())?;
+        let (stop, alive) = (opener.doors.stopping().child_token(), Arc::new(()));
         for (listener, worker) in listeners.into_iter().zip(&opener.workers) {
             let (door, name) = (Arc::clone(&opener.door), name.clone());
             let (streams, counted) = (opener.streams.clone(), opener.counted.clone());
-            let open = open.clone();
+            let (stop, held) = (stop.clone(), Arc::clone(&alive));
             opener.doors.spawn_on(worker, async move {
+                let _held = held;
                 let serve = |socket, peer| {
                     let to = To::Port(name.clone());
                     Arc::clone(&door).serve(socket, peer, to)
                 };
-                if let Err(error) = listen::accept(listener, counted, &open, &streams, serve).await
+                if let Err(error) = listen::accept(listener, counted, &stop, &streams, serve).await
                 {
                     tracing::error!(code = %Code::DOOR_LOST, %error, %port, "a port has closed");
                 }
             });
         }
         tracing::info!(%port, %name, "port is open");
-        Ok(open)
+        Ok(Open { stop, alive })
     }
 
     /// The claim is in the registry now (`opened`), or was refused there: closes
@@ -294,8 +309,8 @@ impl Ports {
             port.pending = port.pending.saturating_sub(1);
             over = port.settle_next(opened);
         }
-        if let Some(over) = over {
-            book.taken.remove(&over);
+        if let Some((number, open)) = over {
+            book.free(number, &open);
         }
         book.close_unless(name, keeps);
         self.count(&book);
@@ -354,12 +369,19 @@ impl Book {
 
     fn close(&mut self, name: &TunnelName) {
         if let Some(port) = self.names.remove(name) {
-            self.taken.remove(&port.number);
-            if let Some((next, _)) = &port.next {
-                self.taken.remove(next);
+            self.free(port.number, &port.open);
+            if let Some((number, open)) = &port.next {
+                self.free(*number, open);
             }
             tracing::info!(port = %port.number, %name, "port is closed");
         }
+    }
+
+    /// The port may be had again, beside listeners that are still closing.
+    fn free(&mut self, number: NonZeroU16, open: &Open) {
+        self.taken.remove(&number);
+        self.closing.retain(|_, held| held.strong_count() > 0);
+        self.closing.insert(number, Arc::downgrade(&open.alive));
     }
 }
 

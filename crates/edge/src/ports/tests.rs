@@ -237,3 +237,29 @@ fn ports_of_others_are_told_apart() {
         .unwrap_err();
     assert_eq!(none.code(), Code::TUNNEL_KIND);
 }
+
+/// Others may not have noticed yet that it is closed.
+#[test]
+fn a_closed_port_may_be_had_again_at_once() {
+    let all = free(1);
+    let world = world(&all);
+    for name in ["ssh", "db", "ssh", "web"].map(name) {
+        world
+            .ports
+            .claim(&name, Some(all[0]), None, |_| false)
+            .unwrap();
+        world.ports.settle(&name, true, |_| true);
+        assert!(answers(all[0]));
+        world.ports.closed(&name, |_| false);
+    }
+    until_free(all[0]);
+    // What another program has is still told apart.
+    let _theirs = TcpListener::bind((Ipv4Addr::LOCALHOST, all[0].get())).unwrap();
+    let refused = world
+        .ports
+        .claim(&name("ssh"), Some(all[0]), None, |_| false);
+    assert!(
+        matches!(refused, Err(PortRefusal::System(..))),
+        "{refused:?}"
+    );
+}
