@@ -110,7 +110,10 @@ fn a_request_altered_on_the_link_never_arrives() {
             status => assert_eq!(status, 502, "{reply:?}"),
         }
         if way == Way::In {
-            assert_eq!((reply.status, arrived), (502, 1), "its answer was altered");
+            // Its answer was altered, or what says that it was taken: then it
+            // may have been on its way still.
+            assert_eq!(reply.status, 502, "{reply:?}");
+            assert!(arrived <= 1, "{arrived}");
         }
         wait::until_true("the edge has counted it", || {
             world.metric("adit_link_frames_refused_total") > refused
