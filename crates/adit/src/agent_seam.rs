@@ -4,24 +4,40 @@ use std::sync::Arc;
 
 use adit_agent::config::AgentConfig;
 use adit_agent::{AgentError, AgentSettings, PinFrom};
+use adit_config::LogLevel;
 use adit_link::workers::default_count;
 use adit_model::Code;
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
+use crate::settings::{self, LogOptions, Remarks};
 use crate::view::{self, Screen};
-use crate::{Outcome, ask, runtime};
+use crate::{Outcome, ask, logging, runtime};
 
 /// Events that may wait to be shown.
 const EVENTS: usize = 256;
 
-/// Runs an agent until a signal, showing what happens.
+/// Runs an agent until a signal; the log is quiet beside a live view, unless its
+/// level was asked for.
 ///
 /// # Errors
 /// Why it ended by itself.
-pub(crate) async fn run(config: AgentConfig, screen: Arc<Screen>) -> Outcome {
+pub(crate) fn publish(config: AgentConfig, log: LogOptions, remarks: &Remarks) -> Outcome {
+    let screen = Screen::new();
+    let level = match log.log_level {
+        None if screen.is_live() => LogLevel::Error,
+        _ => config.log.level,
+    };
+    logging::start(config.log.format, level, screen.log())?;
+    settings::warn_unknown_variables();
+    remarks.log();
+    runtime::run(run(config, screen))
+}
+
+/// Shows what happens.
+async fn run(config: AgentConfig, screen: Arc<Screen>) -> Outcome {
     let stop = runtime::stop_on_signal()?;
-    let settings = settings(config, &screen);
+    let settings = agent_settings(config, &screen);
     let (events, shown) = mpsc::channel(EVENTS);
     let view = view::start(shown, screen)?;
     let ended = adit_agent::run(settings, events, stop).await;
@@ -29,7 +45,7 @@ pub(crate) async fn run(config: AgentConfig, screen: Arc<Screen>) -> Outcome {
     ended.map_err(failure)
 }
 
-fn settings(config: AgentConfig, screen: &Arc<Screen>) -> AgentSettings {
+fn agent_settings(config: AgentConfig, screen: &Arc<Screen>) -> AgentSettings {
     AgentSettings {
         join: config.agent.edge,
         data: config.agent.data,

@@ -7,13 +7,14 @@
 //! Invariant: what no entry allows is forbidden; without a list, what the
 //! tunnels name is allowed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use adit_config::parse_network;
 use adit_model::HostName;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::settings::Carries;
 use crate::target::{Host, LOOPBACK, Place, parse_path};
@@ -198,28 +199,6 @@ fn parse_ports(text: &str) -> Option<Ports> {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     let (from, to) = (port(from)?, port(to)?);
     (from <= to).then_some(Ports { from, to })
-}
-
-fn parse_network(text: &str) -> Option<IpNet> {
-    let network = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => text.parse::<IpNet>().ok()?.trunc(),
-    };
-    Some(canonical(network))
-}
-
-/// IPv4 addresses that are written as IPv6 are judged as what they are
-/// (RFC 4291 §2.5.5.2).
-fn canonical(network: IpNet) -> IpNet {
-    let IpNet::V6(v6) = network else {
-        return network;
-    };
-    let inner = v6.addr().to_ipv4_mapped();
-    let length = v6.prefix_len().checked_sub(96);
-    let v4 = inner
-        .zip(length)
-        .and_then(|(ip, length)| Ipv4Net::new(ip, length).ok());
-    v4.map_or(network, IpNet::V4)
 }
 
 /// No host name ends in a number: it is an address that was mistyped.

@@ -16,6 +16,7 @@ mod key;
 mod kind;
 mod log;
 mod mistake;
+mod network;
 mod places;
 mod raw;
 mod reference;
@@ -30,6 +31,7 @@ pub use kind::{
 };
 pub use log::{LOG_FORMAT, LOG_LEVEL, LogFormat, LogLevel};
 pub use mistake::{Excerpt, Mistake, Mistakes, Paint, Where};
+pub use network::parse_network;
 pub use places::default_data;
 pub use raw::Raw;
 pub use reference::{reference, schema};

@@ -31,6 +31,9 @@ pub enum TunnelRefusal {
     /// The link holds as many tunnels as it may.
     #[error("link holds too many tunnels")]
     TooMany,
+    /// The owner gives the agent no more of them.
+    #[error("the agent has as many tunnels as the edge's owner gives it ({0})")]
+    AgentFull(usize),
     /// The tunnel's number is in use on this link.
     #[error("tunnel number is in use")]
     NumberInUse,

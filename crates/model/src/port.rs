@@ -66,6 +66,13 @@ impl PortRanges {
             .any(|(from, to)| (*from..=*to).contains(&port))
     }
 
+    /// Whether a port is in both.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let both = |a: &(u16, u16), b: &(u16, u16)| a.0 <= b.1 && b.0 <= a.1;
+        self.0.iter().any(|a| other.0.iter().any(|b| both(a, b)))
+    }
+
     /// The `index`th port, counted from 0 and from below.
     #[must_use]
     pub fn nth(&self, mut index: usize) -> Option<NonZeroU16> {
@@ -150,6 +157,13 @@ mod tests {
             let held = ranges.contains(NonZeroU16::new(port).unwrap());
             assert_eq!(held, all.contains(&port), "{port}");
         }
+    }
+
+    #[test]
+    fn ranges_meet_where_they_share_a_port() {
+        let meet = |a, b| parse(a).meets(&parse(b));
+        assert!(meet("10-12,20", "1-5,12") && meet("1-65535", "7"));
+        assert!(!meet("10-12", "1-9,13-20") && !meet("", "1"));
     }
 
     #[test]

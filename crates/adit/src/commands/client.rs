@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use adit_config::LogLevel;
 use adit_model::Code;
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Options, Remarks};
-use crate::view::Screen;
-use crate::{Outcome, agent_seam, given, logging, runtime};
+use crate::{Outcome, agent_seam, given};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -61,13 +59,5 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "add one: [[tunnel]] with target = \"3000\"",
         ));
     }
-    let screen = Screen::new();
-    let level = match args.log.log_level {
-        None if screen.is_live() => LogLevel::Error,
-        _ => config.log.level,
-    };
-    logging::start(config.log.format, level, screen.log())?;
-    settings::warn_unknown_variables();
-    remarks.log();
-    runtime::run(agent_seam::run(config, screen))
+    agent_seam::publish(config, args.log, &remarks)
 }

@@ -2,14 +2,12 @@
 //! a signal.
 
 use adit_agent::{Carries, TunnelSettings};
-use adit_config::LogLevel;
 use adit_model::{Code, TunnelName};
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Options, Remarks};
-use crate::view::Screen;
-use crate::{Outcome, agent_seam, given, logging, runtime};
+use crate::{Outcome, agent_seam, given};
 
 /// Options of every command that publishes one service.
 #[derive(Debug, clap::Args)]
@@ -68,15 +66,7 @@ impl Publish {
             carries,
             exclusive: self.exclusive,
         }];
-        let screen = Screen::new();
-        let level = match self.log.log_level {
-            None if screen.is_live() => LogLevel::Error,
-            _ => config.log.level,
-        };
-        logging::start(config.log.format, level, screen.log())?;
-        settings::warn_unknown_variables();
-        remarks.log();
-        runtime::run(agent_seam::run(config, screen))
+        agent_seam::publish(config, self.log, remarks)
     }
 
     fn options(&self) -> Result<Options, Failure> {

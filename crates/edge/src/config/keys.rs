@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use adit_config::{
     Address, Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
-    SectionSpec, Spec,
+    SectionSpec, Spec, parse_network,
 };
 use adit_model::{Domain, HostName, PortRanges, PublicKey, TunnelName};
 use adit_routing::{PathPrefix, Redirect, Upgrades, Upstream};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
@@ -427,21 +427,7 @@ fn host_header(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address.to_canonical()));
-    }
-    let net = text.parse::<IpNet>().map_err(|_| String::new())?.trunc();
-    Ok(canonical(net))
-}
-
-/// A network of IPv4 addresses in their IPv6 form is one of IPv4.
-fn canonical(net: IpNet) -> IpNet {
-    let mapped = match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
-        (IpAddr::V4(v4), Some(prefix)) if net.addr().is_ipv6() => Ipv4Net::new(v4, prefix).ok(),
-        _ => None,
-    };
-    mapped.map_or(net, IpNet::V4)
+    parse_network(text).ok_or_else(String::new)
 }
 
 fn upstream(text: &str) -> Result<Upstream, String> {

@@ -25,7 +25,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let log = log(&document.section(&keys::LOG));
     let routes = routes(&document, limits.as_ref());
     let rules = rules(&document);
-    let agents = agents(&document);
+    let agents = agents(&document, doors.as_ref().map(|doors| &doors.tcp_ports));
     let config = (|| {
         Some(EdgeConfig {
             server: server?,

@@ -204,12 +204,21 @@ fn rule(section: &Section<'_>) -> Option<TunnelRule> {
     })
 }
 
-/// Reads the rules for agents; `None` when one is wrong.
-pub(super) fn agents(document: &Document<'_>) -> Option<Vec<AgentSpec>> {
+/// Reads the rules for agents, of whose ports some are to be among `all`;
+/// `None` when one is wrong.
+pub(super) fn agents(document: &Document<'_>, all: Option<&PortRanges>) -> Option<Vec<AgentSpec>> {
     let mut seen: HashMap<PublicKey, Place> = HashMap::new();
     let mut agents = Some(Vec::new());
     for section in document.sections(&AGENT) {
         let read = agent(&section);
+        if let Some(ports) = read.as_ref().and_then(|agent| agent.ports.as_ref())
+            && !ports.is_empty()
+            && all.is_some_and(|all| !all.meets(ports))
+        {
+            let sentence = "`tcp_ports` holds none of the ports that the edge opens";
+            let help = Some("take some of tcp_ports under [doors], or \"\" for none");
+            section.complain(Code::CONFIG_CONFLICT, "tcp_ports", sentence, help);
+        }
         if let Some(AgentSpec { key, .. }) = &read {
             if let Some(first) = seen.get(key) {
                 let line = document.line_of(first).unwrap_or_default();

@@ -22,7 +22,7 @@ impl Inner {
             && agent.max_tunnels > 0
             && self.names_beside(&identity, &open.name) >= agent.max_tunnels
         {
-            return Err(TunnelRefusal::TooMany);
+            return Err(TunnelRefusal::AgentFull(agent.max_tunnels));
         }
         if entry.tunnels.contains_key(&open.tunnel) {
             return Err(TunnelRefusal::NumberInUse);
