@@ -17,7 +17,7 @@ struct Peer {
     used: &'static str,
 }
 
-const PEERS: [Peer; 7] = [
+const PEERS: [Peer; 11] = [
     Peer {
         program: "nginx",
         package: "nginx-light",
@@ -36,7 +36,27 @@ const PEERS: [Peer; 7] = [
     Peer {
         program: "ip",
         package: "iproute2",
-        used: "a network in which a port is blocked",
+        used: "networks that tests make, and break",
+    },
+    Peer {
+        program: "nsenter",
+        package: "util-linux",
+        used: "programs inside such a network",
+    },
+    Peer {
+        program: "sysctl",
+        package: "procps",
+        used: "its kernel parameters",
+    },
+    Peer {
+        program: "tinyproxy",
+        package: "tinyproxy-bin",
+        used: "a proxy that is the only way out",
+    },
+    Peer {
+        program: "microsocks",
+        package: "microsocks",
+        used: "another, of SOCKS5",
     },
     Peer {
         program: "sshd",
@@ -51,7 +71,7 @@ const PEERS: [Peer; 7] = [
     Peer {
         program: "unshare",
         package: "util-linux",
-        used: "that network, and a disk that is full",
+        used: "namespaces without root, and a disk that is full",
     },
 ];
 

@@ -16,9 +16,11 @@
 pub mod between;
 pub mod counters;
 pub mod curl;
+pub mod network;
 pub mod nginx;
 pub mod peers;
 pub mod process;
+pub mod proxies;
 pub mod python;
 pub mod raw;
 pub mod sshd;

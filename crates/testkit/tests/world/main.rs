@@ -4,6 +4,7 @@
 mod agents;
 mod http;
 mod link;
+mod network;
 mod odd;
 mod peers;
 mod rules;
