@@ -251,6 +251,7 @@ impl Backend {
                         Start::PATIENCE_MS
                     },
                     door,
+                    idle_ms: None,
                 };
                 Ok(tunnel.link.open(&start).await?)
             }

@@ -118,6 +118,7 @@ impl Status {
             TunnelKind::Http => ("http", Some(self.0.url_pattern.replace("{name}", name))),
             TunnelKind::Tcp => ("tcp", self.0.ports.url_of(&tunnel.name)),
             TunnelKind::Tls => ("tls", self.0.ports.tls_url(&tunnel.name)),
+            TunnelKind::Udp => ("udp", None),
             TunnelKind::Other(_) => ("other", None),
         };
         let facts = tunnel.link.facts();

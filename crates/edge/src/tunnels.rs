@@ -110,7 +110,7 @@ impl Context<'_> {
     }
 
     fn check(&self, open: &OpenTunnel) -> Result<(), Refused> {
-        if let TunnelKind::Other(_) = open.kind {
+        if let TunnelKind::Udp | TunnelKind::Other(_) = open.kind {
             let why = "this edge carries HTTP, TCP and TLS tunnels only";
             return Err((Code::TUNNEL_KIND, why.into()));
         }

@@ -271,7 +271,7 @@ impl Incoming {
     /// # Errors
     /// [`StreamError::Protocol`] when the channel's keys are used up.
     pub fn accept(self) -> Result<Stream, StreamError> {
-        Stream::take(self.inner)
+        Stream::take(self.inner, &self.start)
     }
 
     /// Refuses the stream, nothing delivered, and waits up to a second until

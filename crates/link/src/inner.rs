@@ -243,7 +243,7 @@ impl Inner {
             stream: opened.stream,
             payload,
         };
-        if frame.kind == FrameKind::DATA {
+        if matches!(frame.kind, FrameKind::DATA | FrameKind::DATAGRAM) {
             self.attach(frame.payload.clone());
         } else if self.readable().is_empty() {
             self.consume(0);
@@ -295,6 +295,12 @@ impl Inner {
         }
     }
 
+    /// Sends the first `count` bytes of the last [`Inner::spare`] as one
+    /// datagram, which may be empty.
+    pub(crate) fn commit_datagram(&mut self, count: usize) -> Result<(), StreamError> {
+        self.seal(FrameKind::DATAGRAM, count)
+    }
+
     /// Queues a frame of another kind; `payload` is small.
     pub(crate) fn queue(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), StreamError> {
         self.tx.reserve(HEAD + payload.len() + TAG);
@@ -336,6 +342,11 @@ impl Inner {
 
     pub(crate) fn has_unsent(&self) -> bool {
         !self.tx.is_empty()
+    }
+
+    /// Bytes that wait for the kernel.
+    pub(crate) fn unsent(&self) -> usize {
+        self.tx.len()
     }
 
     /// Asks to be woken when the channel is cut by its link.

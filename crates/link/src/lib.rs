@@ -16,6 +16,7 @@ mod buffer;
 mod channel;
 pub mod control;
 mod counters;
+mod datagrams;
 mod dialer;
 pub mod edge;
 pub mod entropy;
@@ -28,5 +29,6 @@ pub mod workers;
 
 pub use channel::{Channel, IDLE_LIMIT, Incoming, PING_AFTER};
 pub use counters::Counters;
+pub use datagrams::{Datagrams, FULL, MAX_DATAGRAM};
 pub use stream::{Fill, Stream, StreamError};
 pub use stream_io::StreamIo;

@@ -68,6 +68,8 @@ pub enum Fill {
 #[derive(Default)]
 pub(crate) struct Flow {
     accepted: bool,
+    /// It carries datagrams, and nothing else.
+    datagrams: bool,
     fin_queued: bool,
     /// Plain sockets: shut for writing.
     plain_shut: bool,
@@ -80,7 +82,7 @@ pub(crate) struct Flow {
 
 /// One visitor stream.
 pub struct Stream {
-    inner: Box<Inner>,
+    pub(crate) inner: Box<Inner>,
     flow: Flow,
     home: Option<Arc<dyn Home>>,
 }
@@ -118,6 +120,7 @@ impl Stream {
         Ok(Self {
             inner,
             flow: Flow {
+                datagrams: start.idle_ms.is_some(),
                 answer_by,
                 usage,
                 ..Flow::default()
@@ -127,13 +130,14 @@ impl Stream {
     }
 
     /// Takes a stream that the other side began.
-    pub(crate) fn take(mut inner: Box<Inner>) -> Result<Self, StreamError> {
+    pub(crate) fn take(mut inner: Box<Inner>, start: &Start) -> Result<Self, StreamError> {
         unread_ends_here(&inner)?;
         inner.queue(FrameKind::ACCEPTED, &[])?;
         Ok(Self {
             inner,
             flow: Flow {
                 accepted: true,
+                datagrams: start.idle_ms.is_some(),
                 ..Flow::default()
             },
             home: None,
@@ -178,7 +182,7 @@ impl Stream {
         }
         self.inner.watch(cx)?;
         let found = self.poll_sealed(cx, |flow, kind| {
-            kind == FrameKind::DATA || flow.fin_received
+            matches!(kind, FrameKind::DATA | FrameKind::DATAGRAM) || flow.fin_received
         });
         if found.is_pending() {
             return self.poll_unanswered(cx);
@@ -261,7 +265,13 @@ impl Stream {
         }
         match frame.kind {
             // Bytes and ends come behind the acceptance, or nothing is known of it.
-            FrameKind::DATA if self.flow.accepted && !self.flow.fin_received => Ok(()),
+            FrameKind::DATA | FrameKind::DATAGRAM
+                if self.flow.accepted
+                    && !self.flow.fin_received
+                    && self.flow.datagrams == (frame.kind == FrameKind::DATAGRAM) =>
+            {
+                Ok(())
+            }
             FrameKind::ACCEPTED if !self.flow.accepted => {
                 self.flow.accepted = true;
                 Ok(())
@@ -416,15 +426,21 @@ impl Stream {
         }
     }
 
+    /// Whether it carries datagrams.
+    #[must_use]
+    pub(crate) fn has_datagrams(&self) -> bool {
+        self.flow.datagrams
+    }
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         while !self.flow.fin_received {
             ready!(self.poll_flush(cx))?;
-            if ready!(self.poll_fill(cx))? == Fill::Data {
+            if ready!(self.poll_fill(cx))? == Fill::Data && !self.drop_late() {
                 // Nobody will read it: the stream did not end in order.
                 return Poll::Ready(Err(StreamError::Protocol));
             }
         }
-        if !self.inner.readable().is_empty() {
+        if !self.inner.readable().is_empty() && !self.drop_late() {
             // The other side still gets the end of what it reads.
             ready!(self.poll_flush(cx))?;
             unread_ends_here(&self.inner)?;
@@ -439,6 +455,15 @@ impl Stream {
             ready!(self.poll_sealed(cx, |flow, _| flow.done_received))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// A datagram that comes late is lost, as datagrams are: the channel stays
+    /// good. False for bytes.
+    fn drop_late(&mut self) -> bool {
+        if self.flow.datagrams {
+            self.inner.consume(usize::MAX);
+        }
+        self.flow.datagrams
     }
 
     /// Ends the stream in the background; its channel goes home for another.

@@ -8,6 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use adit_link::agent::{AgentLink, BoxFuture, DialConfig, DialError, StreamHandle
 use adit_link::control::run_control;
 use adit_link::edge::{EdgeLink, LinkFacts, OpenError};
 use adit_link::tasks::Tasks;
-use adit_link::{Channel, Counters, Fill, Incoming, Stream, StreamError, entropy};
+use adit_link::{Channel, Counters, Datagrams, Fill, Incoming, Stream, StreamError, entropy};
 use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing};
 use adit_model::{ConnId, Identity, InstanceId, LinkId, Psk, PublicKey, TunnelId};
 use adit_wire::{AuthOk, Delivered, Message, ResetReason, Start};
@@ -29,7 +30,8 @@ use tokio::sync::watch;
 
 /// The handler of these tests: tunnel 1 echoes, 2 refuses, 3 drops the
 /// channel in the middle, 4 never ends its direction, 5 says more than is
-/// asked for and ends, 6 reads nothing of what it is told.
+/// asked for and ends, 6 reads nothing of what it is told, 7 echoes datagrams and
+/// says one more at the end, 8 takes a flow and sends bytes.
 struct Handler;
 
 impl StreamHandler for Handler {
@@ -57,6 +59,12 @@ impl StreamHandler for Handler {
                     while poll_fn(|cx| stream.poll_fill(cx)).await.ok()? == Fill::Data {}
                     stream.end().await
                 }
+                7 => echo_datagrams(Datagrams::of(incoming.accept().ok()?)?).await,
+                8 => {
+                    let mut stream = incoming.accept().ok()?;
+                    send(&mut stream, b"bytes").await.ok()?;
+                    std::future::pending().await
+                }
                 _ => {
                     incoming.refuse(ResetReason::TargetRefused).await;
                     None
@@ -78,6 +86,20 @@ async fn echo(mut stream: Stream) -> Option<Channel> {
         if poll_fn(|cx| stream.poll_fill(cx)).await.ok()? == Fill::End {
             return stream.end().await;
         }
+    }
+}
+
+async fn echo_datagrams(mut flow: Datagrams) -> Option<Channel> {
+    loop {
+        poll_fn(|cx| flow.poll_flush(cx)).await.ok()?;
+        let found = poll_fn(|cx| flow.poll_next(cx)).await.ok()?;
+        let datagram = flow.datagram().to_vec();
+        if found == Fill::End {
+            // Nobody waits for it any more.
+            assert!(flow.send(b"late").ok()?);
+            return flow.end().await;
+        }
+        assert!(flow.send(&datagram).ok()?);
     }
 }
 
@@ -279,7 +301,78 @@ fn start(tunnel: u32) -> Start {
         visitor: "127.0.0.1:5".parse().unwrap(),
         patience_ms: 10_000,
         door: None,
+        idle_ms: None,
     }
+}
+
+/// Of a stream that carries datagrams.
+fn flow(tunnel: u32) -> Start {
+    Start {
+        idle_ms: NonZeroU32::new(60_000),
+        ..start(tunnel)
+    }
+}
+
+#[tokio::test]
+async fn datagrams_keep_their_boundaries_and_their_channel() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let sizes = [0, 1, 1200, 65_507, 0, 9000, 65_536, 3];
+    for round in 0..5u8 {
+        let stream = link.open(&flow(7)).await.unwrap();
+        let mut flow = Datagrams::of(stream).unwrap();
+        let sent: Vec<_> = sizes.iter().map(|size| vec![round; *size]).collect();
+        let mut sending = sent.iter();
+        let mut back = Vec::new();
+        while back.len() < sent.len() {
+            while !flow.is_full()
+                && let Some(datagram) = sending.next()
+            {
+                assert!(flow.send(datagram).unwrap());
+            }
+            let found = poll_fn(|cx| {
+                let _ = flow.poll_flush(cx).map(Result::unwrap);
+                flow.poll_next(cx)
+            });
+            assert_eq!(found.await.unwrap(), Fill::Data);
+            back.push(flow.datagram().to_vec());
+        }
+        assert!(back == sent);
+        // The datagram that comes after our end costs nothing.
+        flow.retire(&world.tasks);
+        while link.in_use() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(world.counters.streams_opened.load(Ordering::Relaxed), 5);
+    assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 2);
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_flow_that_is_full_takes_no_more() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut flow = Datagrams::of(link.open(&flow(7)).await.unwrap()).unwrap();
+    let datagram = [7; 60_000];
+    let taken = (0..10).filter(|_| flow.send(&datagram).unwrap()).count();
+    assert_eq!(taken, 3, "what is above 128 KiB is not queued");
+    assert!(flow.is_full() && flow.room(1).is_empty() && !flow.send(b"").unwrap());
+    poll_fn(|cx| flow.poll_flush(cx)).await.unwrap();
+    assert!(!flow.is_full());
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn bytes_and_datagrams_do_not_mix() {
+    let mut world = World::start(16).await;
+    let (_agent, link) = world.join().await;
+    let mut flow_of_bytes = Datagrams::of(link.open(&flow(8)).await.unwrap()).unwrap();
+    poll_fn(|cx| flow_of_bytes.poll_flush(cx)).await.unwrap();
+    let broken = poll_fn(|cx| flow_of_bytes.poll_next(cx)).await;
+    assert!(matches!(broken, Err(StreamError::Protocol)), "{broken:?}");
+    assert!(Datagrams::of(link.open(&start(1)).await.unwrap()).is_none());
+    world.tasks.close(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Bodies of frames on data channels.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use adit_model::{ConnId, TunnelId};
@@ -22,6 +23,9 @@ pub struct Start {
     /// The edge's address that the visitor reached, where the service may be
     /// told of it.
     pub door: Option<SocketAddr>,
+    /// Where the stream carries datagrams (a UDP flow): after how many
+    /// milliseconds without one it is over.
+    pub idle_ms: Option<NonZeroU32>,
 }
 
 impl Start {
@@ -45,6 +49,9 @@ impl Start {
         if let Some(door) = self.door {
             put_address(out, 5, door);
         }
+        if let Some(idle) = self.idle_ms {
+            put_fixed(out, 6, idle.get().to_be_bytes());
+        }
     }
 
     /// Reads a body.
@@ -53,13 +60,14 @@ impl Start {
     /// See [`DecodeError`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let (mut tunnel, mut conn, mut visitor) = (None, None, None);
-        let (mut patience, mut door) = (None, None);
+        let (mut patience, mut door, mut idle_ms) = (None, None, None);
         each(body, |field| match field.tag {
             1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
             2 => once(&mut conn, 2, ConnId(field.u64()?)),
             3 => once(&mut visitor, 3, field.address()?),
             4 => once(&mut patience, 4, field.u16()?),
             5 => once(&mut door, 5, field.address()?),
+            6 => once(&mut idle_ms, 6, field.nonzero_u32()?),
             _ => Ok(()),
         })?;
         Ok(Self {
@@ -68,6 +76,7 @@ impl Start {
             visitor: need(visitor, 3)?,
             patience_ms: patience.unwrap_or(Self::PATIENCE_MS),
             door,
+            idle_ms,
         })
     }
 }

@@ -6,6 +6,7 @@
 //! big-endian and of one fixed width each.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 /// Most bytes of a text field that has no tighter limit of its own.
 pub const MAX_TEXT: usize = 1024;
@@ -114,6 +115,10 @@ impl<'a> Field<'a> {
 
     pub(crate) fn u32(self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn nonzero_u32(self) -> Result<NonZeroU32, DecodeError> {
+        NonZeroU32::new(self.u32()?).ok_or(self.malformed())
     }
 
     pub(crate) fn u64(self) -> Result<u64, DecodeError> {

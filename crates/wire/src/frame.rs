@@ -97,7 +97,7 @@ kinds! {
     PING = 0x27;
     /// Data, both, stream 0: the answer; empty.
     PONG = 0x28;
-    /// Data, reserved for UDP.
+    /// Data, both: one datagram of a stream that carries datagrams.
     DATAGRAM = 0x29;
     /// Data, agent, stream 0: [`crate::DataConnReady`].
     DATA_CONN_READY = 0x2a;

@@ -25,6 +25,8 @@ pub enum TunnelKind {
     Http,
     /// Byte streams from a public port.
     Tcp,
+    /// Datagrams from a public port.
+    Udp,
     /// TLS connections, routed by the name that they ask for and passed on as
     /// they are.
     Tls,
@@ -37,6 +39,7 @@ impl TunnelKind {
         match self {
             Self::Http => 1,
             Self::Tcp => 2,
+            Self::Udp => 3,
             Self::Tls => 4,
             Self::Other(number) => number,
         }
@@ -46,6 +49,7 @@ impl TunnelKind {
         match number {
             1 => Self::Http,
             2 => Self::Tcp,
+            3 => Self::Udp,
             4 => Self::Tls,
             other => Self::Other(other),
         }

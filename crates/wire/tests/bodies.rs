@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use adit_model::{ConnId, InstanceId, LinkId, Psk, PublicKey, TunnelId, TunnelName};
 use adit_wire::{
@@ -39,7 +39,7 @@ fn open() -> impl Strategy<Value = Message> {
         Just(TunnelKind::Http),
         Just(TunnelKind::Tcp),
         Just(TunnelKind::Tls),
-        Just(TunnelKind::Other(3)),
+        Just(TunnelKind::Udp),
         (5u8..).prop_map(TunnelKind::Other),
         Just(TunnelKind::Other(0))
     ];
@@ -187,7 +187,7 @@ proptest! {
         };
         let start = Start {
             tunnel: TunnelId(tunnel), conn: ConnId(conn), visitor, patience_ms: patience,
-            door: some.then_some(visitor),
+            door: some.then_some(visitor), idle_ms: NonZeroU32::new(tunnel),
         };
         let mut body = Vec::new();
         start.encode(&mut body);

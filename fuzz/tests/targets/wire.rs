@@ -189,6 +189,7 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
         visitor: visitor.parse::<SocketAddr>().unwrap(),
         patience_ms: Start::PATIENCE_MS,
         door: None,
+        idle_ms: None,
     };
     let reset = Reset {
         reason: ResetReason::TargetRefused,

@@ -65,6 +65,7 @@ impl Joined {
             visitor: "192.0.2.7:5000".parse().unwrap(),
             patience_ms: Start::PATIENCE_MS,
             door: None,
+            idle_ms: None,
         };
         self.link.open(&start).await.unwrap()
     }

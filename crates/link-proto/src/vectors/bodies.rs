@@ -1,6 +1,6 @@
 //! Vectors of message bodies and join strings.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use adit_model::{ConnId, Credential, Identity, JoinString, Psk, TunnelId, TunnelName};
 use adit_wire::{
@@ -220,7 +220,7 @@ fn control_bodies() -> Vec<Value> {
 }
 
 fn starts() -> Vec<Value> {
-    let start = |visitor: &str, patience_ms, door: Option<&str>, fields: Value| {
+    let flow = |visitor: &str, patience_ms, door: Option<&str>, idle, fields: Value| {
         let mut body = Vec::new();
         let start = Start {
             tunnel: TunnelId(3),
@@ -228,10 +228,12 @@ fn starts() -> Vec<Value> {
             visitor: visitor.parse().unwrap(),
             patience_ms,
             door: door.map(|door| door.parse().unwrap()),
+            idle_ms: NonZeroU32::new(idle),
         };
         start.encode(&mut body);
         row(FrameKind::START, &body, &fields)
     };
+    let start = |visitor, patience, door, fields| flow(visitor, patience, door, 0, fields);
     let (tunnel, conn) = (json!([1, "u32", 3]), json!([2, "u64", 9]));
     let v4 = json!([3, "bytes", "c00002079c40"]);
     let v6 = json!([3, "bytes", "20010db80000000000000000000000019c40"]);
@@ -252,6 +254,13 @@ fn starts() -> Vec<Value> {
             usual,
             Some("198.51.100.1:2222"),
             json!([tunnel, conn, v4, door]),
+        ),
+        flow(
+            six,
+            usual,
+            None,
+            60_000,
+            json!([tunnel, conn, v6, [6, "u32", 60_000]]),
         ),
     ]
 }

@@ -144,6 +144,7 @@ impl Edge {
             visitor: ([192, 0, 2, 1], 40_000).into(),
             patience_ms: Start::PATIENCE_MS,
             door: None,
+            idle_ms: None,
         };
         let (mut body, mut out) = (Vec::new(), Vec::new());
         start.encode(&mut body);
