@@ -34,7 +34,7 @@ impl Datagrams {
     /// The stream as a flow; `None` when it carries bytes.
     #[must_use]
     pub fn of(stream: Stream) -> Option<Self> {
-        stream.has_datagrams().then_some(Self(stream))
+        stream.flow.datagrams.then_some(Self(stream))
     }
 
     /// Whether the other side has taken the flow.

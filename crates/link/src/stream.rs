@@ -69,7 +69,7 @@ pub enum Fill {
 pub(crate) struct Flow {
     accepted: bool,
     /// It carries datagrams, and nothing else.
-    datagrams: bool,
+    pub(crate) datagrams: bool,
     fin_queued: bool,
     /// Plain sockets: shut for writing.
     plain_shut: bool,
@@ -83,7 +83,7 @@ pub(crate) struct Flow {
 /// One visitor stream.
 pub struct Stream {
     pub(crate) inner: Box<Inner>,
-    flow: Flow,
+    pub(crate) flow: Flow,
     home: Option<Arc<dyn Home>>,
 }
 
@@ -424,12 +424,6 @@ impl Stream {
             }
             _ => None,
         }
-    }
-
-    /// Whether it carries datagrams.
-    #[must_use]
-    pub(crate) fn has_datagrams(&self) -> bool {
-        self.flow.datagrams
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
