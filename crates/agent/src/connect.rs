@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_link::eyeballs::first_of;
 use adit_model::Code;
 use adit_wire::ResetReason;
 use rustls::pki_types::ServerName;
@@ -137,19 +138,15 @@ impl Connector {
         by: Instant,
     ) -> Result<TcpStream, NotReached> {
         let addresses = self.permitted(host, self.resolve(host, port, by).await?)?;
-        let mut failures = Vec::new();
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = by.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
-            match in_time(Instant::now() + share, TcpStream::connect(address)).await {
-                Ok(socket) => {
-                    tune(&socket);
-                    self.remember(&addresses, tried);
-                    return Ok(socket);
-                }
-                Err(error) => failures.push((address, error)),
+        let dial = |address| in_time(by, TcpStream::connect(address));
+        let failures = match first_of(&addresses, dial).await {
+            Ok((socket, answered)) => {
+                tune(&socket);
+                self.remember(&addresses, answered);
+                return Ok(socket);
             }
-        }
+            Err(failures) => failures,
+        };
         *self.resolved() = None;
         let codes = failures.iter().map(|(_, error)| code_of(error));
         let code = codes.reduce(|a, b| if a == b { a } else { Code::TARGET_UNREACHABLE });
@@ -238,7 +235,9 @@ impl Connector {
     }
 
     /// The address that answered is tried first next time.
-    fn remember(&self, addresses: &[SocketAddr], answered: usize) {
+    fn remember(&self, addresses: &[SocketAddr], answered: SocketAddr) {
+        let answered = addresses.iter().position(|address| *address == answered);
+        let answered = answered.unwrap_or(0);
         let mut resolved = self.resolved();
         let now = Instant::now();
         let current = resolved

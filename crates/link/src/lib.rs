@@ -20,6 +20,7 @@ mod datagrams;
 mod dialer;
 pub mod edge;
 pub mod entropy;
+pub mod eyeballs;
 mod inner;
 pub mod socket;
 mod stream;
