@@ -283,7 +283,7 @@ async fn connect(addresses: &[String]) -> Result<(TcpStream, SocketAddr), DialEr
             }
         };
         for peer in found {
-            match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(peer)).await {
+            match tokio::time::timeout(CONNECT_TIME, crate::eyeballs::connect(peer)).await {
                 Ok(Ok(socket)) => {
                     prepare(&socket)?;
                     return Ok((socket, peer));

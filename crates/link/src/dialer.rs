@@ -9,7 +9,6 @@ use adit_link_proto::{Role, SessionKeys};
 use adit_model::ConnId;
 use adit_wire::AuthOk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{DialConfig, StreamHandler, unix_now};
@@ -163,7 +162,7 @@ impl Dialer {
     async fn set_up(&self, conn: Option<ConnId>) -> std::io::Result<Channel> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let ours: [u8; 16] = random()?;
-        let mut socket = TcpStream::connect(self.peer).await?;
+        let mut socket = crate::eyeballs::connect(self.peer).await?;
         prepare(&socket)?;
         let (header, proved) = self.keys.channel_header(number, ours, unix_now());
         socket.write_all(&header).await?;

@@ -294,13 +294,26 @@ impl End {
     /// When `nsenter` is not installed.
     #[must_use]
     pub fn command(&self, program_file: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program("nsenter"));
-        command.arg("--target").arg(self.inside.to_string());
-        if !rustix::process::geteuid().is_root() {
-            command.args(["--user", "--preserve-credentials"]);
-        }
-        command.args(["--net", "--"]).arg(program_file);
+        let mut words = self.words().into_iter();
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).arg(program_file);
         command
+    }
+
+    /// The words in front of a command that place it inside, for a line of
+    /// shell.
+    ///
+    /// # Panics
+    /// When `nsenter` is not installed.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let nsenter = program("nsenter").display().to_string();
+        let mut words = vec![nsenter, format!("--target={}", self.inside)];
+        if !rustix::process::geteuid().is_root() {
+            words.extend(["--user", "--preserve-credentials"].map(str::to_owned));
+        }
+        words.extend(["--net", "--"].map(str::to_owned));
+        words
     }
 
     /// As [`End::command`], with another `/etc/hosts`: each line is an address

@@ -17,6 +17,7 @@ mod forget;
 mod kill;
 mod lab;
 mod mistakes;
+mod networks;
 mod people;
 mod python;
 mod ready;

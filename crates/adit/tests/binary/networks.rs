@@ -1,0 +1,165 @@
+//! Edge and agent on two sides of a network that a test spoils.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::thread;
+
+use adit_testkit::network::{Condition, End, Network};
+use adit_testkit::raw::{Socket, origin};
+use adit_testkit::wait::until_true;
+
+use crate::lab::{Lab, Running, get};
+
+const LINK: u16 = 7400;
+const API: u16 = 9090;
+const PORT: u16 = 2222;
+
+/// An edge at one end with one TCP port, an agent at the other.
+struct Apart {
+    lab: Lab,
+    network: Network,
+    edge: Running,
+}
+
+impl Apart {
+    fn new() -> Self {
+        Self::public("")
+    }
+
+    /// With an edge that tells agents this address, if any.
+    fn public(address: &str) -> Self {
+        let (lab, network) = (Lab::new(), Network::new(&["home", "edge"]));
+        let end = network.end("edge");
+        let public = if address.is_empty() {
+            String::new()
+        } else {
+            format!("public = \"{address}\"\n")
+        };
+        lab.file(
+            "server.toml",
+            &format!(
+                "[doors]\nhttp = \"{at}:80\"\nlink = \"{at}:{LINK}\"\napi = \"127.0.0.1:{API}\"\n\
+                 tcp_ports = \"{PORT}\"\ntcp_bind = \"0.0.0.0\"\n\
+                 [link]\nheartbeat_seconds = 2\ndead_seconds = 5\n\
+                 [server]\ndomain = \"test\"\ndata = \"edge\"\nworkers = 2\n{public}",
+                at = end.address(),
+            ),
+        );
+        let edge = inside(&lab, end, &["server", "--config", "server.toml"], &[]);
+        edge.line("ready");
+        Self { lab, network, edge }
+    }
+
+    fn end(&self, name: &str) -> &End {
+        self.network.end(name)
+    }
+
+    /// Starts an agent at home and waits until its tunnel is live. `before`
+    /// are words of shell in front of it.
+    fn agent(&self, before: &str, target: &str) -> Running {
+        let said = |flag| {
+            let said = self.lab.run(&["server", flag, "--config", "server.toml"]);
+            said.done().trim().to_owned()
+        };
+        let (join, pin) = (said("--print-join"), said("--print-pin"));
+        let agent = self.lab.start_in(
+            &format!(
+                "exec {} {before} \"$0\" \"$@\"",
+                self.end("home").words().join(" ")
+            ),
+            &["tcp", target, "--name", "it", "--data", "agent"],
+            &[("ADIT_EDGE", &join), ("ADIT_PIN", &pin)],
+        );
+        agent.live("it");
+        agent
+    }
+
+    /// A visitor beside the edge.
+    fn visit(&self) -> Socket {
+        self.end("edge").inside(|| Socket::dial(local(PORT)))
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let api = local(API);
+        let (_, page) = self
+            .end("edge")
+            .inside(|| get(api, &api.to_string(), "/metrics"));
+        let mut lines = page.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name} in {page}"))
+    }
+}
+
+fn inside(lab: &Lab, end: &End, words: &[&str], variables: &[(&str, &str)]) -> Running {
+    let shell = format!("exec {} \"$0\" \"$@\"", end.words().join(" "));
+    lab.start_in(&shell, words, variables)
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Says hello, then gives everything back.
+fn echo(mut socket: Socket) {
+    socket.send("hello\n");
+    // How it ends is the visitor's affair.
+    drop(std::io::copy(&mut socket.stream(), &mut socket.stream()));
+}
+
+/// So many bytes go to the service and come back through one visitor.
+fn there_and_back(visitor: &mut Socket, size: usize) {
+    let sent: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+    let copy = sent.clone();
+    let mut writer = visitor.stream().try_clone().unwrap();
+    let writing = thread::spawn(move || std::io::Write::write_all(&mut writer, &copy).unwrap());
+    assert!(visitor.exactly(size) == sent, "the bytes were changed");
+    writing.join().unwrap();
+}
+
+/// A path that swallows large packets carries small ones, so that all looks
+/// well until the first full packet: a link must never send one.
+#[test]
+fn a_path_that_swallows_large_packets_carries_links_and_bulk() {
+    let apart = Apart::new();
+    let target = apart.end("home").inside(|| origin(echo));
+    apart.network.set(&[Condition::Mtu(1400)]);
+    let agent = apart.agent("", &target.to_string());
+    let mut visitor = apart.visit();
+    visitor.until("hello\n");
+    there_and_back(&mut visitor, 4 << 20);
+    // The path gets worse under an open stream.
+    apart.network.set(&[Condition::Mtu(1280)]);
+    there_and_back(&mut visitor, 4 << 20);
+    let mut second = apart.visit();
+    second.until("hello\n");
+    there_and_back(&mut second, 4 << 20);
+    let counts = apart.network.counts("*", "*");
+    assert!(
+        counts.bytes > 3 * (8 << 20),
+        "it went another way: {counts:?}"
+    );
+    assert_eq!(counts.hole, 0, "{counts:?}");
+    assert_eq!(agent.stop().0, Some(0));
+}
+
+/// The wire is cut for longer than heartbeats bear, and comes back.
+#[test]
+fn a_wire_that_was_cut_resets_visitors_and_the_link_comes_back() {
+    let apart = Apart::new();
+    let target = apart.end("home").inside(|| origin(echo));
+    let agent = apart.agent("", &target.to_string());
+    let mut visitor = apart.visit();
+    visitor.until("hello\n");
+    apart.network.set(&[Condition::Cut(true)]);
+    until_true("the edge gives the link up", || {
+        apart.metric("adit_links_open") < 1.0
+    });
+    assert_eq!(visitor.rest(), (Vec::new(), false));
+    apart.network.set(&[Condition::Cut(false)]);
+    until_true("the link is back", || apart.metric("adit_links_open") > 0.0);
+    let mut visitor = apart.visit();
+    visitor.until("hello\n");
+    there_and_back(&mut visitor, 1 << 16);
+    assert_eq!(agent.stop().0, Some(0));
+    assert_eq!(apart.edge.stop().0, Some(0));
+}
