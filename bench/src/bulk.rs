@@ -16,7 +16,12 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// `streams` visitors that download one large answer after the other, each on
 /// its one connection, and finish the one they are at when the time is up.
-pub(crate) async fn download(door: &Door, streams: usize, length: Duration) -> Seen {
+pub(crate) async fn download(
+    door: &Door,
+    path: &'static str,
+    streams: usize,
+    length: Duration,
+) -> Seen {
     let begun = Instant::now();
     let until = begun + length;
     let mut set = JoinSet::new();
@@ -24,7 +29,7 @@ pub(crate) async fn download(door: &Door, streams: usize, length: Duration) -> S
         let door = door.clone();
         set.spawn(async move {
             let mut seen = Seen::default();
-            let life = one(&door, until, &mut seen);
+            let life = one(&door, path, until, &mut seen);
             let fine = matches!(timeout_at(until + GRACE, life).await, Ok(Ok(())));
             seen.errors += u64::from(!fine);
             seen
@@ -41,10 +46,10 @@ pub(crate) async fn download(door: &Door, streams: usize, length: Duration) -> S
     seen
 }
 
-async fn one(door: &Door, until: Instant, seen: &mut Seen) -> io::Result<()> {
+async fn one(door: &Door, path: &str, until: Instant, seen: &mut Seen) -> io::Result<()> {
     let mut stream = TcpStream::connect(door.address).await?;
     stream.set_nodelay(true)?;
-    let request = format!("GET /large HTTP/1.1\r\nHost: {}\r\n\r\n", door.host);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", door.host);
     let mut buffer = vec![0; BUFFER];
     while Instant::now() < until {
         stream.write_all(request.as_bytes()).await?;

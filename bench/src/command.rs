@@ -1,3 +1,5 @@
+//! What the command line of the benches knows: loads, subjects, lengths.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +65,8 @@ pub(crate) enum Load {
     Bulk1,
     /// The same on eight connections
     Bulk8,
+    /// As bulk1, but of text, which compresses
+    Text1,
     /// Keep-alive on 16 connections: a tenth of the next
     Conns16,
     /// Keep-alive on 160 connections
@@ -95,6 +99,8 @@ pub(crate) enum Name {
     AditDefault,
     /// Adit's TCP tunnel, which knows no HTTP, as the peers know none
     AditTcp,
+    /// The same with its compression off
+    AditTcpOff,
     /// rathole, unencrypted
     Rathole,
     /// rathole over Noise
@@ -123,6 +129,7 @@ impl Name {
             Self::Adit => "**adit** (AES-256-GCM)",
             Self::AditDefault => "adit, default limits and access log",
             Self::AditTcp => "adit, TCP tunnel",
+            Self::AditTcpOff => "adit, TCP tunnel, compression off",
             Self::Rathole => "rathole, plain",
             Self::RatholeNoise => "rathole, Noise",
             Self::Bore => "bore, plain",

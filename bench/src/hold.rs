@@ -9,7 +9,7 @@ use adit_link::agent::{AgentLink, BoxFuture, DialConfig, LinkEvent, StreamHandle
 use adit_link::tasks::Tasks;
 use adit_link::{Channel, Incoming};
 use adit_model::{Identity, InstanceId, JoinString, TunnelId, TunnelName};
-use adit_wire::{Message, OpenTunnel, ResetReason, TunnelKind, TunnelState};
+use adit_wire::{Compression, Message, OpenTunnel, ResetReason, TunnelKind, TunnelState};
 use tokio::task::JoinSet;
 
 use crate::error::BenchError;
@@ -85,6 +85,7 @@ async fn one(join: Arc<JoinString>, tasks: Tasks, number: usize) -> Result<Agent
         name: TunnelName::parse(&format!("held-{number}")).map_err(failed)?,
         kind: TunnelKind::Http,
         exclusive: false,
+        compression: Compression::Off,
         auth: None,
         host_header: None,
         target: "127.0.0.1:9".to_owned(),

@@ -28,10 +28,13 @@ impl Origin {
         let nginx = locate::system("nginx", "nginx-light")?;
         let dir = workshop.folder("origin")?;
         let www = workshop.folder("origin/www")?;
-        for (name, size) in [("small", SMALL), ("large", LARGE)] {
+        for (name, bytes) in [
+            ("small", noise(SMALL)),
+            ("large", noise(LARGE)),
+            ("text", text(LARGE)),
+        ] {
             let path = www.join(name);
-            fs::write(&path, noise(size))
-                .map_err(BenchError::io(format!("write {}", path.display())))?;
+            fs::write(&path, bytes).map_err(BenchError::io(format!("write {}", path.display())))?;
         }
         let address = free()?;
         let template = include_str!("../peers/nginx.conf");
@@ -57,6 +60,28 @@ impl Origin {
     pub(crate) async fn stop(self) {
         self.process.stop().await;
     }
+}
+
+/// Lines of a log, as a person or a program would fetch them.
+fn text(size: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size + 128);
+    let mut numbers = noise(8 * 4096).into_iter().cycle();
+    while bytes.len() < size {
+        let mut next = || usize::from(numbers.next().unwrap_or_default());
+        let word = ["index", "images/logo", "api/items", "login", "search"][next() % 5];
+        let line = format!(
+            "192.0.2.{} - - [01/Mar/2026:12:{:02}:{:02} +0000] \"GET /{word}/{} HTTP/1.1\" {} {}\n",
+            next(),
+            next() % 60,
+            next() % 60,
+            next() * next(),
+            [200, 200, 200, 304, 404][next() % 5],
+            next() * 100 + next(),
+        );
+        bytes.extend_from_slice(line.as_bytes());
+    }
+    bytes.truncate(size);
+    bytes
 }
 
 /// Bytes that do not compress, the same in every run.

@@ -73,7 +73,7 @@ impl Report {
     }
 
     fn section(&self, f: &mut fmt::Formatter<'_>, load: Load) -> fmt::Result {
-        let bulk = matches!(load, Load::Bulk1 | Load::Bulk8);
+        let bulk = matches!(load, Load::Bulk1 | Load::Bulk8 | Load::Text1);
         writeln!(f, "\n### {}\n", title(load))?;
         if bulk {
             writeln!(
@@ -172,6 +172,7 @@ fn title(load: Load) -> &'static str {
         Load::New => "New connection for each request, 64 at a time, 1 KiB",
         Load::Bulk1 => "Bulk download, 1 stream",
         Load::Bulk8 => "Bulk download, 8 streams",
+        Load::Text1 => "Bulk download of text, 1 stream",
         Load::Conns16 => "Growth: HTTP keep-alive, 16 connections (1×)",
         Load::Conns160 => "Growth: HTTP keep-alive, 160 connections (10×)",
         Load::Conns1600 => "Growth: HTTP keep-alive, 1,600 connections (100×)",

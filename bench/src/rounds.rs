@@ -86,8 +86,9 @@ async fn carry(subject: &Subject, load: Load, length: Duration) -> Seen {
     match load {
         Load::Keepalive => http::keepalive(door, 64, length).await,
         Load::New => http::fresh(door, 64, length).await,
-        Load::Bulk1 => bulk::download(door, 1, length).await,
-        Load::Bulk8 => bulk::download(door, 8, length).await,
+        Load::Bulk1 => bulk::download(door, "/large", 1, length).await,
+        Load::Bulk8 => bulk::download(door, "/large", 8, length).await,
+        Load::Text1 => bulk::download(door, "/text", 1, length).await,
         Load::Conns16 => http::keepalive(door, 16, length).await,
         Load::Conns160 => http::keepalive(door, 160, length).await,
         Load::Conns1600 => http::keepalive(door, 1600, length).await,

@@ -230,8 +230,8 @@ class Direction:
         self.counter += 1
         return nonce
 
-    def seal(self, kind, payload=b"", stream=0):
-        plain = bytes([kind, 0]) + u32(stream) + payload
+    def seal(self, kind, payload=b"", stream=0, flags=0):
+        plain = bytes([kind, flags]) + u32(stream) + payload
         length = u32(len(plain) + 16)
         nonce = self.nonce()  # may change the key
         return length + self.aead.encrypt(nonce, plain, length)
@@ -249,6 +249,43 @@ class Direction:
 
     def values(self):
         return {"secret": self.secret.hex(), "key": self.key.hex(), "base": self.base.hex()}
+
+
+def lz4_length(block, at, nibble):
+    """A length of a block, and where what follows it begins."""
+    length = nibble
+    while nibble == 15:
+        length += block[at]
+        at += 1
+        if block[at - 1] != 255:
+            break
+    return length, at
+
+
+def unpack(payload):
+    """What a compressed payload stands for."""
+    length, block = struct.unpack_from(">I", payload)[0], payload[4:]
+    if not len(payload) < length <= MAX_PAYLOAD or not block:
+        raise Broken("compressed payload has a length that none has")
+    out, at = bytearray(), 0
+    while True:
+        token = block[at]
+        literals, at = lz4_length(block, at + 1, token >> 4)
+        if at + literals > len(block) or len(out) + literals > length:
+            raise Broken("literals out of bounds")
+        out += block[at : at + literals]
+        at += literals
+        if at == len(block):
+            break
+        offset = block[at] | block[at + 1] << 8
+        count, at = lz4_length(block, at + 2, token & 15)
+        if not 0 < offset <= len(out) or len(out) + count + 4 > length:
+            raise Broken("copy out of bounds")
+        for _ in range(count + 4):
+            out.append(out[-offset])
+    if len(out) != length:
+        raise Broken("block gives another length")
+    return bytes(out)
 
 
 class Frames:
@@ -539,7 +576,24 @@ def make_joins(rows):
     return made
 
 
+def make_compressed(rows):
+    made = []
+    for row in rows:
+        payload, secret = bytes.fromhex(row["payload"]), bytes.fromhex(row["secret"])
+        if len(secret) != 32:
+            raise Broken("a direction's secret has 32 bytes")
+        try:
+            plain = unpack(payload).hex()
+        except (Broken, IndexError, struct.error):
+            plain = ""
+        frame = Direction(1, secret).seal(TYPES["DATA"], payload, 1, flags=1)
+        made.append({"payload": payload.hex(), "secret": secret.hex(), "plain": plain,
+                     "frame": frame.hex()})
+    return made
+
+
 MAKERS = {
+    "compressed.json": make_compressed,
     "link-chacha20-poly1305.json": lambda kept: make_link(kept["inputs"]),
     "link-aes-256-gcm.json": lambda kept: make_link(kept["inputs"]),
     "bodies.json": make_bodies,

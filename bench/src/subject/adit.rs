@@ -35,16 +35,21 @@ pub(super) async fn start(
     Ok((vec![agent, edge], door))
 }
 
-/// The same service through a TCP tunnel.
+/// The same service through a TCP tunnel with this compression.
 pub(super) async fn start_tcp(
     programs: &Programs,
     dir: &Path,
     origin: SocketAddr,
+    compression: &str,
 ) -> Result<(Vec<Running>, SocketAddr), BenchError> {
     let program = programs.get("adit")?;
     let (edge, _) = start_edge(programs, dir, Settings::Free).await?;
     let client = include_str!("../../peers/adit-tcp-client.toml");
-    let values: [(&str, &dyn Display); 2] = [("dir", &dir.display()), ("origin", &origin)];
+    let values: [(&str, &dyn Display); 3] = [
+        ("dir", &dir.display()),
+        ("origin", &origin),
+        ("compression", &compression),
+    ];
     let client = fill(dir, "client.toml", client, &values)?;
     let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
     let mut agent = Running::start(program, &arguments, dir, "client")?;

@@ -31,7 +31,7 @@ impl Programs {
         let install = !command.no_install;
         match name {
             Name::Direct => {}
-            Name::Adit | Name::AditDefault | Name::AditTcp => {
+            Name::Adit | Name::AditDefault | Name::AditTcp | Name::AditTcpOff => {
                 if !self.found.contains_key("adit") {
                     self.found
                         .insert("adit", locate::adit(command.adit.as_deref()).await?);
@@ -90,7 +90,8 @@ impl Subject {
             Name::AditDefault => {
                 adit::start(programs, &dir, origin, adit::Settings::Default).await?
             }
-            Name::AditTcp => adit::start_tcp(programs, &dir, origin).await?,
+            Name::AditTcp => adit::start_tcp(programs, &dir, origin, "auto").await?,
+            Name::AditTcpOff => adit::start_tcp(programs, &dir, origin, "off").await?,
             Name::Rathole => {
                 rathole::start(programs, &dir, origin, rathole::Transport::Plain).await?
             }

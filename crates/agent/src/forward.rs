@@ -86,7 +86,8 @@ async fn serve(
         }
     }
     let visit = Visit::begin(*incoming.start(), tunnel, teller);
-    let stream = incoming.accept().ok()?;
+    let mut stream = incoming.accept().ok()?;
+    stream.compress(tunnel.compression);
     let (carried, channel) = pump(stream, local).await;
     match &carried.broken {
         None => {}

@@ -38,6 +38,7 @@ mod tunnels;
 #[cfg(test)]
 mod whole;
 
+pub use adit_wire::Compression;
 pub use allowed::{AllowedError, AllowedTarget, AllowedTargets};
 pub use announce::ProxyProtocol;
 pub use error::AgentError;

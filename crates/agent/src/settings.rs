@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use adit_link::agent::PinSource;
 use adit_model::{JoinString, Pin, TunnelName};
+use adit_wire::Compression;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use zeroize::Zeroizing;
@@ -46,6 +47,9 @@ pub struct TunnelSettings {
     pub carries: Carries,
     /// Refuse to share the name with another agent.
     pub exclusive: bool,
+    /// Whether frames of its streams may be compressed; `None`: as its kind
+    /// has it, see [`Carries::compression`].
+    pub compression: Option<Compression>,
 }
 
 /// What a tunnel carries, and where to: each kind with what it alone has.
@@ -101,6 +105,19 @@ impl Carries {
             target,
             by: By::Port(port),
             proxy_protocol: None,
+        }
+    }
+
+    /// Whether frames are compressed where nobody says it. Not those of HTTP:
+    /// where secrets and text of an attacker's choice share a frame, its length
+    /// tells of the secrets. Not what is encrypted already.
+    #[must_use]
+    pub const fn compression(&self) -> Compression {
+        match self {
+            Self::Bytes {
+                by: By::Port(_), ..
+            } => Compression::Auto,
+            _ => Compression::Off,
         }
     }
 

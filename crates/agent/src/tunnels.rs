@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_model::{Code, PublicKey, TunnelId, TunnelName};
-use adit_wire::{Counters, MAX_STAT_TUNNELS, OpenTunnel, Stats, TunnelCounters, TunnelKind};
+use adit_wire::{
+    Compression, Counters, MAX_STAT_TUNNELS, OpenTunnel, Stats, TunnelCounters, TunnelKind,
+};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -32,6 +34,8 @@ pub(crate) struct Tunnel {
     pub(crate) insecure: bool,
     pub(crate) target: String,
     kind: TunnelKind,
+    /// Whether frames of its streams may be compressed.
+    pub(crate) compression: Compression,
     port: Option<NonZeroU16>,
     /// How the target is told of its visitors.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
@@ -59,6 +63,7 @@ impl Tunnel {
             host_header: self.host_header.clone(),
             target: self.target.clone(),
             port: self.port,
+            compression: self.compression,
         }
     }
 
@@ -232,6 +237,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         Carries::Bytes { proxy_protocol, .. } => *proxy_protocol,
         Carries::Http { .. } => None,
     };
+    let by_kind = settings.carries.compression();
     let place = settings.carries.place().clone();
     let connector = Connector::new(place, target.clone(), common.allowed.clone(), tls.as_ref());
     let (kind, port, host_header, auth) = match settings.carries {
@@ -250,6 +256,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         insecure,
         target,
         kind,
+        compression: settings.compression.unwrap_or(by_kind),
         port,
         proxy_protocol,
         host_header: host_header.map(|header| header.as_str().to_owned()),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use adit_link::Stream;
 use adit_link::edge::{EdgeLink, OpenError};
 use adit_model::{ConnId, TunnelId, TunnelName};
-use adit_wire::{Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
+use adit_wire::{Compression, Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
 
 use crate::rules::Rule;
@@ -60,6 +60,8 @@ pub struct TunnelOptions {
     pub host_header: Option<Arc<str>>,
     /// What the agent calls its target, for people.
     pub target: Arc<str>,
+    /// Whether frames of its streams may be compressed.
+    pub compression: Compression,
 }
 
 /// An agent's tunnel as a backend.
@@ -253,7 +255,9 @@ impl Backend {
                     door,
                     idle_ms: None,
                 };
-                Ok(tunnel.link.open(&start).await?)
+                let mut stream = tunnel.link.open(&start).await?;
+                stream.compress(tunnel.options.compression);
+                Ok(stream)
             }
             Kind::Upstream(address) => connect(address).await,
         }

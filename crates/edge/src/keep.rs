@@ -82,6 +82,10 @@ pub(crate) async fn counters(
         raise(&link.frames_refused, &counters.bad_frames);
         raise(link.bytes.of(Direction::In), &counters.bytes_in);
         raise(link.bytes.of(Direction::Out), &counters.bytes_out);
+        raise(link.unpacked.of(Direction::In), &counters.unpacked_in);
+        raise(link.unpacked.of(Direction::Out), &counters.unpacked_out);
+        raise(link.packed.of(Direction::In), &counters.packed_in);
+        raise(link.packed.of(Direction::Out), &counters.packed_out);
     }
 }
 

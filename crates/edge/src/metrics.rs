@@ -110,6 +110,10 @@ pub struct LinkMetrics {
     pub admissions: Family<AdmissionOutcome>,
     /// Bytes of data channels.
     pub bytes: Family<Direction>,
+    /// Bytes of streams that went in compressed frames.
+    pub unpacked: Family<Direction>,
+    /// What they were in these frames.
+    pub packed: Family<Direction>,
 }
 
 /// Limits and bans.
@@ -353,6 +357,10 @@ impl LinkMetrics {
         page.counter("adit_links_dead_total", help, &self.dead);
         let help = "Bytes of data channels.";
         page.family("adit_link_bytes_total", help, &self.bytes);
+        let help = "Bytes of streams that went in compressed frames.";
+        page.family("adit_link_unpacked_bytes_total", help, &self.unpacked);
+        let help = "What they were in these frames.";
+        page.family("adit_link_packed_bytes_total", help, &self.packed);
     }
 
     fn render_admission(&self, page: &mut Page) {

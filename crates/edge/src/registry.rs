@@ -255,6 +255,7 @@ impl Registry {
             auth: open.auth.as_deref().map(Into::into),
             host_header: open.host_header.as_deref().map(Into::into),
             target: open.target.as_str().into(),
+            compression: open.compression,
         };
         let tunnel = Tunnel {
             link,

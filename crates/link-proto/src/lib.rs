@@ -24,6 +24,7 @@ mod first;
 mod handshake;
 mod keys;
 mod lease;
+mod pack;
 mod pin;
 mod replay;
 mod seal;
@@ -42,6 +43,7 @@ pub use handshake::{
 };
 pub use keys::{ID_EPOCH, KeyError, PskKeys};
 pub use lease::{Claim, ClaimRefused, Holder, LeaseLimits, Leases, Owner};
+pub use pack::{BadBlock, PLAIN_LENGTH, Packer, Scratch, plain_len, unpack};
 pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};
 pub use replay::{REPLAY_WINDOW, ReplayCache, ReplayError, Seen};
 pub use seal::{OpenError, Opened, Opener, RATCHET_PERIOD, SealError, Sealer, Suite, Suites};

@@ -21,6 +21,7 @@ use crate::{
 
 mod bodies;
 mod derived;
+mod packed;
 
 use derived::{Derived, Sent, entry, open};
 

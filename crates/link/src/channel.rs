@@ -74,7 +74,10 @@ impl Channel {
         Self::resume(Box::new(Inner::new(socket, Some(sealed))), None)
     }
 
-    pub(crate) fn resume(inner: Box<Inner>, home: Option<Arc<dyn Home>>) -> Self {
+    pub(crate) fn resume(mut inner: Box<Inner>, home: Option<Arc<dyn Home>>) -> Self {
+        if let Some(sealed) = &mut inner.sealed {
+            sealed.packer = None;
+        }
         Self {
             inner,
             home,

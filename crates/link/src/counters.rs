@@ -11,6 +11,14 @@ pub struct Counters {
     pub bytes_in: AtomicU64,
     /// Bytes written to data channels, as they are on the wire.
     pub bytes_out: AtomicU64,
+    /// Bytes of streams in the compressed frames that came.
+    pub unpacked_in: AtomicU64,
+    /// What they were on the wire, without head and tag.
+    pub packed_in: AtomicU64,
+    /// Bytes of streams in the compressed frames that went.
+    pub unpacked_out: AtomicU64,
+    /// What they were on the wire, without head and tag.
+    pub packed_out: AtomicU64,
     /// Data channels that were set up.
     pub channels_opened: AtomicU64,
     /// Streams that began on a channel.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use adit_link_proto::{Opener, Sealer};
-use adit_wire::{FrameKind, HEAD, MAX_PAYLOAD, TAG};
+use adit_link_proto::{Opener, Packer, Sealer};
+use adit_wire::{FLAG_LZ4, FrameKind, HEAD, MAX_PAYLOAD, TAG};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -50,10 +50,12 @@ pub(crate) struct Sealed {
     pub(crate) cut: Arc<Cut>,
     /// The stream that the channel carries now; counts up from 1.
     pub(crate) stream: u32,
+    /// Set while the stream may carry compressed frames.
+    pub(crate) packer: Option<Packer>,
     /// Where opened bytes end; they begin at the read buffer's start.
-    data_end: usize,
+    pub(crate) data_end: usize,
     /// Where bytes that are not opened yet begin.
-    raw: usize,
+    pub(crate) raw: usize,
 }
 
 impl Sealed {
@@ -65,6 +67,7 @@ impl Sealed {
             counters,
             cut,
             stream: 0,
+            packer: None,
             data_end: 0,
             raw: 0,
         }
@@ -81,18 +84,23 @@ pub(crate) struct Frame {
 
 pub(crate) struct Inner {
     pub(crate) socket: TcpStream,
-    rx: Buffer,
+    pub(crate) rx: Buffer,
+    /// Unpacked plaintext that was not consumed. While there is some, the
+    /// read buffer has none.
+    pub(crate) unpacked: Buffer,
     read_size: ReadSize,
-    tx: Buffer,
+    pub(crate) tx: Buffer,
     pub(crate) sealed: Option<Sealed>,
 }
 
 impl Inner {
     pub(crate) fn new(socket: TcpStream, sealed: Option<Sealed>) -> Self {
         let (rx, tx) = (Buffer::default(), Buffer::default());
+        let unpacked = Buffer::default();
         Self {
             socket,
             rx,
+            unpacked,
             read_size: ReadSize::default(),
             tx,
             sealed,
@@ -103,12 +111,19 @@ impl Inner {
     pub(crate) fn readable(&self) -> &[u8] {
         match &self.sealed {
             None => self.rx.filled(),
+            Some(_) if !self.unpacked.is_empty() => self.unpacked.filled(),
             Some(sealed) => &self.rx.all()[self.rx.start..sealed.data_end],
         }
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
-        self.rx.start += count.min(self.readable().len());
+        let count = count.min(self.readable().len());
+        if self.unpacked.is_empty() {
+            self.rx.start += count;
+        } else {
+            self.unpacked.start += count;
+            self.unpacked.release_if_empty();
+        }
         if let Some(sealed) = &mut self.sealed
             && self.rx.start == sealed.data_end
         {
@@ -233,9 +248,11 @@ impl Inner {
         let frame = &mut bytes[sealed.raw..sealed.raw + whole];
         let opened = sealed.opener.open(frame);
         let opened = opened.map_err(|_| sealed.bad_frame())?;
-        if opened.flags != 0 {
-            return Err(sealed.bad_frame());
-        }
+        let packed = match opened.flags {
+            0 => false,
+            FLAG_LZ4 if opened.kind == FrameKind::DATA && sealed.packer.is_some() => true,
+            _ => return Err(sealed.bad_frame()),
+        };
         let payload = sealed.raw + opened.payload.start..sealed.raw + opened.payload.end;
         sealed.raw += whole;
         let frame = Frame {
@@ -243,7 +260,9 @@ impl Inner {
             stream: opened.stream,
             payload,
         };
-        if matches!(frame.kind, FrameKind::DATA | FrameKind::DATAGRAM) {
+        if packed {
+            self.attach_packed(frame.payload.clone())?;
+        } else if matches!(frame.kind, FrameKind::DATA | FrameKind::DATAGRAM) {
             self.attach(frame.payload.clone());
         } else if self.readable().is_empty() {
             self.consume(0);
@@ -253,6 +272,9 @@ impl Inner {
 
     /// Makes a payload readable; bytes that still wait are moved up to it.
     fn attach(&mut self, payload: std::ops::Range<usize>) {
+        if !self.unpacked.is_empty() {
+            return self.attach_behind(payload);
+        }
         let Some(sealed) = &mut self.sealed else {
             return;
         };
@@ -291,31 +313,34 @@ impl Inner {
                 Ok(())
             }
             Some(_) if count == 0 => Ok(()),
-            Some(_) => self.seal(FrameKind::DATA, count),
+            Some(_) => match self.pack(count) {
+                Some(packed) => self.seal(FrameKind::DATA, FLAG_LZ4, packed),
+                None => self.seal(FrameKind::DATA, 0, count),
+            },
         }
     }
 
     /// Sends the first `count` bytes of the last [`Inner::spare`] as one
     /// datagram, which may be empty.
     pub(crate) fn commit_datagram(&mut self, count: usize) -> Result<(), StreamError> {
-        self.seal(FrameKind::DATAGRAM, count)
+        self.seal(FrameKind::DATAGRAM, 0, count)
     }
 
     /// Queues a frame of another kind; `payload` is small.
     pub(crate) fn queue(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), StreamError> {
         self.tx.reserve(HEAD + payload.len() + TAG);
         self.tx.room()[HEAD..HEAD + payload.len()].copy_from_slice(payload);
-        self.seal(kind, payload.len())
+        self.seal(kind, 0, payload.len())
     }
 
-    fn seal(&mut self, kind: FrameKind, count: usize) -> Result<(), StreamError> {
+    fn seal(&mut self, kind: FrameKind, flags: u8, count: usize) -> Result<(), StreamError> {
         let Some(sealed) = &mut self.sealed else {
             return Err(StreamError::Protocol);
         };
         let frame = &mut self.tx.room()[..HEAD + count + TAG];
         sealed
             .sealer
-            .seal(kind, 0, sealed.stream, frame)
+            .seal(kind, flags, sealed.stream, frame)
             .map_err(|_| StreamError::Protocol)?;
         self.tx.end += HEAD + count + TAG;
         Ok(())
@@ -370,7 +395,7 @@ enum Next {
 
 impl Sealed {
     /// A frame that does not open ends its channel and is counted.
-    fn bad_frame(&self) -> StreamError {
+    pub(crate) fn bad_frame(&self) -> StreamError {
         self.counters.bad_frames.fetch_add(1, Ordering::Relaxed);
         self.cut.cut();
         StreamError::Protocol

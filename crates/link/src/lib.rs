@@ -22,6 +22,7 @@ pub mod edge;
 pub mod entropy;
 pub mod eyeballs;
 mod inner;
+mod packed;
 pub mod socket;
 mod stream;
 mod stream_io;

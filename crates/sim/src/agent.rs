@@ -12,7 +12,7 @@ use adit_link_proto::{
     Suites,
 };
 use adit_model::{Identity, InstanceId, PublicKey, TunnelId, TunnelName};
-use adit_wire::{Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
+use adit_wire::{Compression, Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
 
 use crate::clock::HostClock;
 use crate::edge::IDLE_LIMIT;
@@ -288,6 +288,7 @@ impl Agent {
                 host_header: None,
                 target: "sim".into(),
                 port: None,
+                compression: Compression::Off,
             };
             let sent = control.send(&Message::OpenTunnel(open));
             sent.expect("an agent may open tunnels");
@@ -374,6 +375,7 @@ impl Agent {
                 host_header: None,
                 target: "sim".into(),
                 port: None,
+                compression: Compression::Off,
             };
             let sent = link.control.send(&Message::OpenTunnel(open));
             sent.expect("an agent may open tunnels");

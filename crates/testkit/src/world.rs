@@ -286,6 +286,7 @@ pub fn tunnel(name: &str, target: &str) -> TunnelSettings {
         name: Some(TunnelName::parse(name).expect("a tunnel's name")),
         carries: Carries::http(target.parse().expect("a target")),
         exclusive: false,
+        compression: None,
     }
 }
 
@@ -302,6 +303,7 @@ pub fn tcp_tunnel(name: &str, target: SocketAddr, port: Option<u16>) -> TunnelSe
             port.and_then(NonZeroU16::new),
         ),
         exclusive: false,
+        compression: None,
     }
 }
 

@@ -14,7 +14,7 @@ pub const FRAME_OVERHEAD: usize = HEAD + TAG;
 pub const MAX_PAYLOAD: usize = 65_536;
 /// Most bytes of a whole frame.
 pub const MAX_FRAME: usize = MAX_PAYLOAD + FRAME_OVERHEAD;
-/// Flag bit 0, reserved: the payload is an LZ4 block behind its plain length.
+/// Flag bit 0: the payload is an LZ4 block behind its plain length.
 pub const FLAG_LZ4: u8 = 1;
 
 /// What a frame is: handshake, control and data kinds in one number space.
@@ -117,7 +117,7 @@ impl std::fmt::Debug for FrameKind {
 pub struct Header {
     /// What the frame is.
     pub kind: FrameKind,
-    /// Flag bits; version 1 sends none.
+    /// Flag bits, as [`FLAG_LZ4`].
     pub flags: u8,
     /// Which stream of the channel; 0 for the channel itself.
     pub stream: u32,

@@ -13,6 +13,7 @@
 
 mod admission;
 mod channel;
+mod compression;
 mod field;
 mod frame;
 mod message;
@@ -20,6 +21,7 @@ mod stats;
 
 pub use admission::{AuthOk, FINISHED_FIELD, Hello, Verdict};
 pub use channel::{DataConnReady, Delivered, Reset, ResetReason, Start};
+pub use compression::{Compression, NoCompression};
 pub use field::{DecodeError, EncodeError, MAX_TEXT};
 pub use frame::{
     FLAG_LZ4, FRAME_OVERHEAD, FrameKind, HEAD, Header, INNER, LENGTH, MAX_FRAME, MAX_PAYLOAD, TAG,

@@ -9,6 +9,7 @@ use std::num::NonZeroU16;
 
 use adit_model::{ConnId, TunnelId, TunnelName};
 
+use crate::compression::Compression;
 use crate::field::{DecodeError, EncodeError, MAX_TEXT, each, need, once, put_fixed, put_text};
 use crate::frame::{FrameKind, MAX_PAYLOAD};
 use crate::stats::Stats;
@@ -77,6 +78,8 @@ pub struct OpenTunnel {
     /// The public port that it wants; `None`: one that the edge chooses, where
     /// the kind has ports. Never 0.
     pub port: Option<NonZeroU16>,
+    /// Whether frames of its streams may be compressed.
+    pub compression: Compression,
 }
 
 /// How a tunnel fares.
@@ -305,12 +308,16 @@ fn encode_open(open: &OpenTunnel, out: &mut Vec<u8>) -> Result<(), EncodeError> 
     if let Some(port) = open.port {
         put_fixed(out, 8, port.get().to_be_bytes());
     }
+    if let Some(number) = open.compression.number() {
+        put_fixed(out, 9, [number]);
+    }
     Ok(())
 }
 
 fn decode_open(body: &[u8]) -> Result<OpenTunnel, DecodeError> {
     let (mut tunnel, mut name, mut kind, mut exclusive) = (None, None, None, None);
     let (mut auth, mut host_header, mut target, mut port) = (None, None, None, None);
+    let mut compression = None;
     each(body, |field| match field.tag {
         1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
         2 => {
@@ -326,6 +333,10 @@ fn decode_open(body: &[u8]) -> Result<OpenTunnel, DecodeError> {
             let parsed = NonZeroU16::new(field.u16()?);
             once(&mut port, 8, parsed.ok_or(DecodeError::Malformed(8))?)
         }
+        9 => {
+            let known = Compression::from_number(field.u8()?);
+            once(&mut compression, 9, known.ok_or(DecodeError::Malformed(9))?)
+        }
         _ => Ok(()),
     })?;
     Ok(OpenTunnel {
@@ -337,6 +348,7 @@ fn decode_open(body: &[u8]) -> Result<OpenTunnel, DecodeError> {
         host_header,
         target: need(target, 7)?,
         port,
+        compression: compression.unwrap_or_default(),
     })
 }
 

@@ -6,9 +6,10 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use adit_model::{ConnId, InstanceId, LinkId, Psk, PublicKey, TunnelId, TunnelName};
 use adit_wire::{
-    AuthOk, Counters, DataConnReady, DecodeError, Delivered, Drain, FINISHED_FIELD, FrameKind,
-    Heartbeat, Hello, MAX_ADDRESSES, MAX_PAYLOAD, MAX_STAT_TUNNELS, Message, OpenTunnel, Reset,
-    ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState, TunnelStatus, Verdict,
+    AuthOk, Compression, Counters, DataConnReady, DecodeError, Delivered, Drain, FINISHED_FIELD,
+    FrameKind, Heartbeat, Hello, MAX_ADDRESSES, MAX_PAYLOAD, MAX_STAT_TUNNELS, Message, OpenTunnel,
+    Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState, TunnelStatus,
+    Verdict,
 };
 use proptest::option;
 use proptest::prelude::{
@@ -43,9 +44,14 @@ fn open() -> impl Strategy<Value = Message> {
         (5u8..).prop_map(TunnelKind::Other),
         Just(TunnelKind::Other(0))
     ];
+    let compression = prop_oneof![
+        Just(Compression::Off),
+        Just(Compression::Auto),
+        Just(Compression::Always)
+    ];
     let texts = (option::of(text(1024)), option::of(text(256)), text(256));
-    (any::<(u32, bool, u16)>(), name(), kind, texts).prop_map(
-        |((tunnel, exclusive, port), name, kind, (auth, host_header, target))| {
+    (any::<(u32, bool, u16)>(), name(), kind, compression, texts).prop_map(
+        |((tunnel, exclusive, port), name, kind, compression, (auth, host_header, target))| {
             Message::OpenTunnel(OpenTunnel {
                 tunnel: TunnelId(tunnel),
                 name,
@@ -55,6 +61,7 @@ fn open() -> impl Strategy<Value = Message> {
                 host_header,
                 target,
                 port: NonZeroU16::new(port),
+                compression,
             })
         },
     )
@@ -349,6 +356,7 @@ fn no_port_is_zero() {
         host_header: None,
         target: String::new(),
         port: NonZeroU16::new(258),
+        compression: Compression::Off,
     });
     let mut body = Vec::new();
     open.encode(&mut body).unwrap();
@@ -357,4 +365,27 @@ fn no_port_is_zero() {
     body[at..].fill(0);
     let refused = Message::decode(FrameKind::OPEN_TUNNEL, &body);
     assert_eq!(refused, Err(DecodeError::Malformed(8)));
+}
+
+#[test]
+fn a_compression_that_is_unknown_is_refused() {
+    for (last, known) in [(0, false), (1, true), (2, true), (3, false)] {
+        let mut body = Vec::new();
+        let open = OpenTunnel {
+            tunnel: TunnelId(1),
+            name: TunnelName::parse("db").unwrap(),
+            kind: TunnelKind::Tcp,
+            exclusive: false,
+            auth: None,
+            host_header: None,
+            target: String::new(),
+            port: None,
+            compression: Compression::Always,
+        };
+        Message::OpenTunnel(open).encode(&mut body).unwrap();
+        *body.last_mut().unwrap() = last;
+        let read = Message::decode(FrameKind::OPEN_TUNNEL, &body);
+        let refused = read == Err(DecodeError::Malformed(9));
+        assert_eq!(refused, !known, "{last}: {read:?}");
+    }
 }

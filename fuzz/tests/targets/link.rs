@@ -7,12 +7,49 @@ use std::time::{Duration, Instant};
 use adit_fuzz::{edited, holds, scripted, target};
 use adit_link_proto::{
     AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake, First, Opener,
-    PskKeys, Sealer, Suite, Suites, Timing,
+    Packer, PskKeys, Scratch, Sealer, Suite, Suites, Timing, plain_len, unpack,
 };
 use adit_model::{Identity, InstanceId, LinkId, Psk, PublicKey};
-use adit_wire::{AuthOk, FrameKind, HEAD, LENGTH, TAG};
+use adit_wire::{AuthOk, Compression, FrameKind, HEAD, LENGTH, MAX_PAYLOAD, TAG};
 
 const UNIX: u64 = 1_750_000_000;
+
+/// Compressed payloads: whatever comes gives as many bytes as it says, at most
+/// a frame's, or is refused; what is given packs and comes back.
+#[test]
+fn compressed() {
+    target("compressed", |input| {
+        let Ok(length) = plain_len(input) else {
+            return;
+        };
+        assert!(length <= MAX_PAYLOAD && length > input.len());
+        let mut plain = vec![0; length];
+        if unpack(input, &mut plain).is_err() {
+            return;
+        }
+        let mut packer = Packer::new(Compression::Always).unwrap();
+        let mut scratch = Scratch::default();
+        if let Some(packed) = packer.pack(&plain, &mut scratch) {
+            assert!(packed.len() < plain.len());
+            let mut again = vec![1; plain.len()];
+            assert_eq!(plain_len(packed), Ok(plain.len()));
+            unpack(packed, &mut again).expect("what was packed");
+            assert!(again == plain);
+        }
+    });
+}
+
+#[test]
+fn the_corpus_has_compressed_payloads() {
+    let text = b"a line of a log that is like the others, ".repeat(40);
+    let runs = [vec![0; 2000], (0..=255).collect(), vec![7; 65_536 - 2256]].concat();
+    let mut scratch = Scratch::default();
+    for (name, plain) in [("text", text), ("runs", runs)] {
+        let mut packer = Packer::new(Compression::Always).unwrap();
+        let packed = packer.pack(&plain, &mut scratch).unwrap();
+        holds("compressed", name, packed);
+    }
+}
 
 /// A stream of sealed frames, edited: what opens is what was sealed, in its
 /// order; after the first frame that does not open, none does.

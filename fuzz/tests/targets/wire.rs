@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use adit_fuzz::{holds, target};
 use adit_model::{ConnId, InstanceId, LinkId, Psk, PublicKey, TunnelId, TunnelName};
 use adit_wire::{
-    AuthOk, Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Hello, Message,
-    OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState,
+    AuthOk, Compression, Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Hello,
+    Message, OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState,
     TunnelStatus, Verdict,
 };
 
@@ -109,6 +109,7 @@ fn all_messages() -> Vec<Message> {
             host_header: Some("inner.test".into()),
             target: "127.0.0.1:3000".into(),
             port: None,
+            compression: Compression::Auto,
         }),
         Message::CloseTunnel { tunnel },
         Message::TunnelStatus(TunnelStatus {

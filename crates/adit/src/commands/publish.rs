@@ -1,8 +1,9 @@
 //! What `adit http` and `adit tcp` have in common: one tunnel, published until
 //! a signal.
 
-use adit_agent::{Carries, TunnelSettings};
+use adit_agent::{Carries, Compression, TunnelSettings};
 use adit_model::{Code, TunnelName};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::place::AgentPlace;
 use crate::failure::Failure;
@@ -21,10 +22,18 @@ pub(crate) struct Publish {
     /// Refuse to share the name with other agents
     #[arg(long)]
     exclusive: bool,
+    /// Compress streams on their way to the edge and back; default: auto for
+    /// TCP, else off
+    #[arg(long, value_name = "MODE", value_parser = modes())]
+    compression: Option<Compression>,
     #[command(flatten)]
     place: AgentPlace,
     #[command(flatten)]
     log: LogOptions,
+}
+
+fn modes() -> impl TypedValueParser<Value = Compression> {
+    PossibleValuesParser::new(["off", "auto", "always"]).try_map(|word| word.parse::<Compression>())
 }
 
 impl Publish {
@@ -65,6 +74,7 @@ impl Publish {
             name,
             carries,
             exclusive: self.exclusive,
+            compression: self.compression,
         }];
         agent_seam::publish(config, self.log, remarks)
     }

@@ -174,6 +174,7 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
             name: Some(name),
             carries: Carries::http(target),
             exclusive: false,
+            compression: None,
         }],
         allowed_targets: AllowedTargets::default(),
         pin: PinFrom::Nowhere,

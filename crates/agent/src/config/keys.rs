@@ -7,6 +7,7 @@ use adit_config::{
     SectionSpec, Spec,
 };
 use adit_model::TunnelName;
+use adit_wire::Compression;
 
 use crate::allowed::{AllowedError, AllowedTarget};
 use crate::announce::ProxyProtocol;
@@ -80,6 +81,7 @@ pub static TUNNEL: SectionSpec = SectionSpec {
         &INSECURE,
         &AUTH,
         &EXCLUSIVE,
+        &COMPRESSION,
     ],
 };
 
@@ -160,6 +162,16 @@ pub(super) static EXCLUSIVE: Key<Flag> = Key::or(
     Flag,
     "false",
     "Whether no other agent may share the name.",
+);
+
+pub(super) static COMPRESSION: Key<Choice<Compression>> = Key::optional(
+    "compression",
+    Choice(&[
+        ("off", Compression::Off),
+        ("auto", Compression::Auto),
+        ("always", Compression::Always),
+    ]),
+    "Whether streams are compressed (LZ4) between agent and edge: never, where it is likely to pay, or each frame. Default: `auto` with `kind = \"tcp\"`, else `off`. A length tells of secrets that share a frame with text of an attacker's choice: leave it off where requests carry both.",
 );
 
 /// `[log]`.

@@ -130,6 +130,7 @@ fn tunnel(
         name,
         carries: carries?,
         exclusive: exclusive?,
+        compression: section.get(&keys::COMPRESSION),
     })
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]
         name: None,
         carries: Carries::http(target.parse().unwrap()),
         exclusive: false,
+        compression: None,
     };
     AgentSettings {
         join,

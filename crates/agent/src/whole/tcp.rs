@@ -18,6 +18,7 @@ fn tcp(world: &World, port: Option<u16>) -> AgentSettings {
             port.and_then(NonZeroU16::new),
         ),
         exclusive: false,
+        compression: None,
     };
     settings
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adit_model::{PublicKey, TunnelId};
-use adit_wire::{Drain, HEAD, OpenTunnel, TAG, TunnelKind};
+use adit_wire::{Compression, Drain, HEAD, OpenTunnel, TAG, TunnelKind};
 use proptest::prelude::{any, prop, prop_assert, proptest};
 
 use super::*;
@@ -225,6 +225,7 @@ fn a_message_over_its_limits_is_refused_here_not_there() {
             host_header: None,
             target,
             port: None,
+            compression: Compression::Off,
         })
     };
     assert!(agent.send(&open("x".repeat(257))).is_err());

@@ -4,8 +4,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use adit_model::{ConnId, Credential, Identity, JoinString, Psk, TunnelId, TunnelName};
 use adit_wire::{
-    Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Message, OpenTunnel, Reset,
-    ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState, TunnelStatus,
+    Compression, Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Message,
+    OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState,
+    TunnelStatus,
 };
 use serde_json::{Value, json};
 
@@ -76,6 +77,7 @@ fn control_bodies() -> Vec<Value> {
             host_header: host.map(str::to_owned),
             target: "127.0.0.1:3000".into(),
             port: None,
+            compression: Compression::Off,
         })
     };
     let status = |state, url: Option<&str>, code, text: &str| {
@@ -133,6 +135,7 @@ fn control_bodies() -> Vec<Value> {
                 host_header: None,
                 target: "127.0.0.1:5432".into(),
                 port: NonZeroU16::new(2222),
+                compression: Compression::Auto,
             }),
             &json!([
                 [1, "u32", 3],
@@ -140,7 +143,8 @@ fn control_bodies() -> Vec<Value> {
                 [3, "u8", 2],
                 [4, "u8", 0],
                 [7, "text", "127.0.0.1:5432"],
-                [8, "u16", 2222]
+                [8, "u16", 2222],
+                [9, "u8", 1]
             ]),
         ),
         message(&Message::CloseTunnel { tunnel }, &json!([[1, "u32", 3]])),

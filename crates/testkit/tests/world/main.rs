@@ -2,6 +2,7 @@
 //! process.
 
 mod agents;
+mod compressed;
 mod http;
 mod link;
 mod network;

@@ -18,7 +18,7 @@ use adit_testkit::python::Origin;
 use adit_testkit::raw::Socket;
 use adit_testkit::world::{AgentPlan, World};
 use adit_testkit::{curl, wait};
-use adit_wire::{Message, OpenTunnel, ResetReason, TunnelKind, TunnelState};
+use adit_wire::{Compression, Message, OpenTunnel, ResetReason, TunnelKind, TunnelState};
 
 /// Serves nobody.
 struct Nobody;
@@ -62,6 +62,7 @@ async fn open(link: &mut AgentLink, number: u32) -> TunnelState {
         host_header: None,
         target: "nowhere".to_owned(),
         port: None,
+        compression: Compression::Off,
     }));
     assert!(sent);
     loop {
