@@ -11,6 +11,7 @@
 
 mod chaos;
 mod codes;
+mod crowds;
 mod demo;
 mod doors;
 mod forget;

@@ -1,6 +1,5 @@
 //! Edge and agent on two sides of a network that a test spoils.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::thread;
 

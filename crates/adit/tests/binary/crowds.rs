@@ -1,0 +1,304 @@
+//! Many visitors of one TCP tunnel at once, and visitors and services that never
+//! read: what is held for them, and that all others are served.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use adit_testkit::counters::{Held, held};
+use adit_testkit::raw::{Socket, free_ports, origin};
+use adit_testkit::wait::{DEADLINE, until, until_true};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::lab::{Edge, Lab, Running};
+
+/// All at the same time.
+const VISITORS: usize = 5000;
+/// Idle channels that each of the edge's two workers keeps at most; each is a
+/// socket of the edge and one of the agent.
+const POOL: usize = 40;
+/// Of those that never read.
+const STUBBORN: usize = 200;
+/// What each of them may hold in edge and agent together, in KiB: what one
+/// write takes, in each of them, and the rest of a frame.
+const HELD_EACH: u64 = 512;
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// An edge and an agent with tunnels to these services.
+struct Busy {
+    _lab: Lab,
+    edge: Edge,
+    agents: Vec<Running>,
+    ports: Vec<u16>,
+}
+
+impl Busy {
+    fn new(services: &[SocketAddr]) -> Self {
+        let (lab, ports) = (Lab::new(), free_ports(services.len()));
+        let list: Vec<_> = ports.iter().map(ToString::to_string).collect();
+        let edge = lab.edge_with(
+            &["127.0.0.1:0"; 3].map(str::to_owned),
+            "[link]\nchannels_per_agent = 6000\n[limits]\nconnections_per_address = 0\n",
+            &[("ADIT_DOORS_TCP_PORTS", &list.join(","))],
+        );
+        let agents = services.iter().zip(&ports).enumerate();
+        let agents = agents.map(|(number, (service, port))| {
+            let (service, port) = (service.to_string(), port.to_string());
+            let (name, data) = (format!("it{number}"), format!("agent{number}"));
+            lab.join(&edge, &data);
+            let words = [
+                "tcp", &service, "--port", &port, "--name", &name, "--data", &data,
+            ];
+            let agent = lab.start(&words, &[]);
+            agent.live(&name);
+            agent
+        });
+        let agents = agents.collect();
+        Self {
+            _lab: lab,
+            edge,
+            agents,
+            ports,
+        }
+    }
+
+    /// Of the edge and of all agents.
+    fn held(&self) -> Held {
+        let ids = self.agents.iter().map(|agent| agent.process.id());
+        let ids = ids.chain([self.edge.running.process.id()]);
+        let all = ids.map(|id| held(&id.to_string()));
+        all.reduce(|a, b| Held {
+            descriptors: a.descriptors + b.descriptors,
+            memory: a.memory + b.memory,
+            threads: a.threads + b.threads,
+        })
+        .unwrap()
+    }
+
+    fn settled(&self) {
+        until_true("no stream is open", || {
+            self.edge.metric("adit_tcp_streams_open") < 1.0
+                && self.edge.metric("adit_connections_open{door=\"tcp\"}") < 1.0
+        });
+    }
+
+    /// Others are served at this tunnel.
+    fn serves(&self, number: usize) {
+        for _ in 0..50 {
+            let mut visitor = Socket::dial(local(self.ports[number]));
+            visitor.send("here\n");
+            assert_eq!(visitor.until("here\n"), b"here\n");
+            visitor.finish();
+            assert_eq!(visitor.rest(), (Vec::new(), true));
+        }
+    }
+}
+
+/// Gives back what it gets.
+#[expect(clippy::needless_pass_by_value, reason = "the connection ends here")]
+fn echo(socket: Socket) {
+    drop(std::io::copy(&mut socket.stream(), &mut socket.stream()));
+}
+
+/// This process holds two sockets for each visitor.
+fn raise_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    let needed = u64::try_from(2 * VISITORS + 1000).unwrap();
+    assert!(
+        maximum.is_none_or(|most| most >= needed),
+        "a process may open {maximum:?} files here, this test needs {needed}"
+    );
+}
+
+/// Echoes on few threads what so many connections send.
+fn echo_for_many() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let mut served = tokio::task::JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                served.spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    drop(tokio::io::copy(&mut read, &mut write).await);
+                    drop(tokio::io::AsyncWriteExt::shutdown(&mut write).await);
+                });
+                while served.try_join_next().is_some() {}
+            }
+        });
+    });
+    address
+}
+
+/// Visitors that come together, each with words of its own, and stay until the
+/// last has been answered.
+fn crowd(to: SocketAddr, count: usize) {
+    const THREADS: usize = 8;
+    let together = Arc::new(Barrier::new(THREADS));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let together = Arc::clone(&together);
+            thread::spawn(move || {
+                let mut visitors: Vec<_> = (0..count / THREADS)
+                    .map(|number| (Socket::dial(to), format!("{thread} {number}\n").repeat(20)))
+                    .collect();
+                for (socket, words) in &mut visitors {
+                    socket.send(words.as_bytes());
+                }
+                for (socket, words) in &mut visitors {
+                    assert_eq!(socket.exactly(words.len()), words.as_bytes());
+                }
+                together.wait();
+                for (socket, _) in &mut visitors {
+                    socket.finish();
+                }
+                for (socket, _) in &mut visitors {
+                    assert_eq!(socket.rest(), (Vec::new(), true));
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn five_thousand_visitors_at_once_are_all_answered() {
+    raise_descriptors();
+    let busy = Busy::new(&[echo_for_many()]);
+    let (before, mut peaks) = (busy.held(), Vec::new());
+    for round in 1..=2 {
+        crowd(local(busy.ports[0]), VISITORS);
+        busy.settled();
+        let all = (round * VISITORS) as f64;
+        let count = |name| busy.edge.metric(name);
+        assert_eq!(count("adit_tcp_streams_total"), all);
+        assert_eq!(count("adit_connections_total{door=\"tcp\"}"), all);
+        let kept = until("no more channels are kept than a pool has", || {
+            let now = busy.held();
+            (now.descriptors < before.descriptors + 4 * POOL + 50).then_some(now)
+        });
+        peaks.push(kept.memory);
+    }
+    let first = peaks[0] - before.memory;
+    assert!(
+        first < 32 * VISITORS as u64,
+        "{first} KiB for the first crowd"
+    );
+    // What the first one had is used again.
+    let more = peaks[1].saturating_sub(peaks[0]);
+    assert!(more < first / 4, "{more} KiB more after the second crowd");
+}
+
+/// Writes until nothing more is taken for a while; how much was.
+fn fill(stream: &mut TcpStream) -> usize {
+    stream
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let (part, mut taken) = ([7; 1 << 16], 0);
+    loop {
+        match stream.write(&part) {
+            Ok(length) => taken += length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return taken,
+            Err(error) => panic!("after {taken} bytes: {error}"),
+        }
+    }
+}
+
+#[test]
+fn visitors_that_never_read_hold_little_and_slow_nobody() {
+    let endless = origin(|mut socket: Socket| {
+        let part = vec![7; 1 << 20];
+        while socket.stream().write_all(&part).is_ok() {}
+        socket.finish();
+        socket.rest();
+    });
+    let busy = Busy::new(&[endless, origin(echo)]);
+    busy.serves(1);
+    let before = busy.held();
+    let stubborn: Vec<_> = (0..STUBBORN)
+        .map(|_| Socket::dial(local(busy.ports[0])))
+        .collect();
+    until_true("they are all inside", || {
+        busy.edge.metric("adit_tcp_streams_open") >= STUBBORN as f64
+    });
+    let bytes = || busy.edge.metric("adit_tcp_bytes_total{direction=\"out\"}");
+    let mut last = -1.0;
+    until_true("nothing moves any more", || {
+        let now = bytes();
+        std::mem::replace(&mut last, now) >= now
+    });
+    busy.serves(1);
+    let grown = busy.held().memory.saturating_sub(before.memory);
+    assert!(grown < HELD_EACH * STUBBORN as u64, "{grown} KiB");
+    // Whoever reads after all has missed nothing.
+    let late = &stubborn[0];
+    let mut some = vec![0; 4 << 20];
+    late.stream().read_exact(&mut some).unwrap();
+    assert!(some.iter().all(|byte| *byte == 7));
+    drop(stubborn);
+    busy.settled();
+}
+
+#[test]
+fn services_that_never_read_hold_little_and_slow_nobody() {
+    let (listener, mut kept) = (TcpListener::bind("127.0.0.1:0").unwrap(), Vec::new());
+    let busy = Busy::new(&[listener.local_addr().unwrap(), origin(echo)]);
+    busy.serves(1);
+    let before = busy.held();
+    let threads: Vec<_> = (0..STUBBORN / 2)
+        .map(|_| {
+            let to = local(busy.ports[0]);
+            thread::spawn(move || {
+                let mut stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
+                let sent = fill(&mut stream);
+                (stream, sent)
+            })
+        })
+        .collect();
+    kept.extend((0..STUBBORN / 2).map(|_| listener.accept().unwrap().0));
+    let visitors: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+    busy.serves(1);
+    let grown = busy.held().memory.saturating_sub(before.memory);
+    assert!(grown < HELD_EACH * STUBBORN as u64 / 2, "{grown} KiB");
+    let sent: usize = visitors.iter().map(|(_, sent)| sent).sum();
+    let ends = visitors.into_iter().map(|(stream, _)| stream);
+    let readers: Vec<_> = kept
+        .into_iter()
+        .map(|mut stream| {
+            thread::spawn(move || {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                all.len()
+            })
+        })
+        .collect();
+    for stream in ends {
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Its other direction ends when the service's does.
+        drop(stream);
+    }
+    let read: usize = readers
+        .into_iter()
+        .map(|reader| reader.join().unwrap())
+        .sum();
+    assert_eq!(read, sent);
+    busy.settled();
+}
