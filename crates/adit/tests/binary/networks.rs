@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::thread;
 
 use adit_testkit::network::{Condition, End, Network};
+use adit_testkit::peers::{python, repository};
+use adit_testkit::process::Process;
 use adit_testkit::raw::{Socket, origin};
-use adit_testkit::wait::until_true;
+use adit_testkit::wait::{until, until_true};
 
 use crate::lab::{Lab, Running, get};
 
@@ -22,25 +24,21 @@ struct Apart {
 
 impl Apart {
     fn new() -> Self {
-        Self::public("")
+        Self::with("", "")
     }
 
-    /// With an edge that tells agents this address, if any.
-    fn public(address: &str) -> Self {
-        let (lab, network) = (Lab::new(), Network::new(&["home", "edge"]));
+    /// With more keys of `[doors]` and more tables.
+    fn with(doors: &str, tables: &str) -> Self {
+        let lab = Lab::new();
+        let network = Network::new(&["home", "edge", "stranger"]);
         let end = network.end("edge");
-        let public = if address.is_empty() {
-            String::new()
-        } else {
-            format!("public = \"{address}\"\n")
-        };
         lab.file(
             "server.toml",
             &format!(
                 "[doors]\nhttp = \"{at}:80\"\nlink = \"{at}:{LINK}\"\napi = \"127.0.0.1:{API}\"\n\
-                 tcp_ports = \"{PORT}\"\ntcp_bind = \"0.0.0.0\"\n\
+                 tcp_ports = \"{PORT}\"\ntcp_bind = \"0.0.0.0\"\n{doors}\
                  [link]\nheartbeat_seconds = 2\ndead_seconds = 5\n\
-                 [server]\ndomain = \"test\"\ndata = \"edge\"\nworkers = 2\n{public}",
+                 [server]\ndomain = \"test\"\ndata = \"edge\"\nworkers = 2\n{tables}",
                 at = end.address(),
             ),
         );
@@ -161,4 +159,126 @@ fn a_wire_that_was_cut_resets_visitors_and_the_link_comes_back() {
     there_and_back(&mut visitor, 1 << 16);
     assert_eq!(agent.stop().0, Some(0));
     assert_eq!(apart.edge.stop().0, Some(0));
+}
+
+/// What a scanner learns of an edge that is busy: which ports there are.
+#[test]
+fn a_port_scan_learns_nothing_and_bans_itself_alone() {
+    let tls = "tls = \"0.0.0.0:8443\"\n";
+    let apart = Apart::with(tls, "[limits]\nproofs_before_ban = 12\n");
+    let (home, edge) = (apart.end("home"), apart.end("edge"));
+    let target = home.inside(|| origin(echo));
+    let _agent = apart.agent("", &target.to_string());
+    let mut visitor = apart.visit();
+    visitor.until("hello\n");
+
+    let mut scan = apart.end("stranger").command(python());
+    scan.arg(repository("crates/testkit/python/scan.py"))
+        .args([edge.address().to_string(), "2".to_owned()]);
+    let scan = Process::spawn(scan);
+    until("the scan has gone through all ports", || {
+        // Others are served all the while.
+        there_and_back(&mut visitor, 1 << 12);
+        let lines = scan.lines();
+        lines
+            .iter()
+            .any(|line| line.starts_with("said"))
+            .then_some(())
+    });
+    let said = scan.ended();
+    assert!(said.status.success(), "{}", said.text());
+    let open: Vec<_> = said
+        .lines
+        .iter()
+        .filter_map(|l| l.strip_prefix("open "))
+        .collect();
+    assert_eq!(open, ["80", "2222", "7400", "8443"], "{}", said.text());
+    for line in &said.lines {
+        assert!(!line.to_lowercase().contains("adit"), "{line}");
+        assert!(!line.starts_with("datagram"), "{line}");
+        if line.starts_with(&format!("said {LINK} ")) {
+            let silent = ["b''", "b'' gone", "refused"];
+            assert!(
+                silent.iter().any(|end| line.ends_with(&format!(" {end}"))),
+                "{line}"
+            );
+        }
+        if let Some(answer) = line.strip_prefix("said 80 ") {
+            let known = ["HTTP/1.1 4", "b''", "refused"];
+            assert!(known.iter().any(|words| answer.contains(words)), "{line}");
+        }
+    }
+
+    // Who goes on guessing is banned at every door, and nobody else is.
+    let (stranger, link) = (apart.end("stranger"), (edge.address(), LINK).into());
+    let guess = |end: &End| end.inside(|| Socket::send_to(link, vec![7; 4096]));
+    let guesses: Vec<_> = (0..20).map(|_| guess(stranger)).collect();
+    until_true("the stranger is banned", || {
+        apart.metric("adit_bans_total") > 0.0
+    });
+    drop(guesses);
+    let port = SocketAddr::from((edge.address(), PORT));
+    let (heard, _) = stranger.inside(|| Socket::dial(port)).rest();
+    assert_eq!(heard, b"");
+    home.inside(|| Socket::dial(port)).until("hello\n");
+    there_and_back(&mut visitor, 1 << 16);
+    // The edge's own machine is never banned, whatever it sends.
+    let own_door = local(API);
+    let own: Vec<_> = (0..40)
+        .map(|_| edge.inside(|| Socket::send_to(own_door, vec![7; 4096])))
+        .collect();
+    drop(own);
+    apart.visit().until("hello\n");
+    assert!(apart.metric("adit_links_open") > 0.0);
+}
+
+/// The system keeps low ports for those with the right to them.
+#[test]
+fn a_port_below_1024_without_rights_is_told() {
+    let apart = Apart::new();
+    let less = "setpriv --bounding-set -net_bind_service --inh-caps -net_bind_service";
+    let edge = apart.end("edge");
+    let shell = format!("exec {} {less} \"$0\" \"$@\"", edge.words().join(" "));
+    let door = "127.0.0.1:81";
+    let words = [
+        "server",
+        "--data",
+        "other",
+        "--http",
+        door,
+        "--link",
+        "127.0.0.1:0",
+    ];
+    let off = ("ADIT_DOORS_API", "off");
+    let said = apart.lab.start_in(&shell, &words, &[off]).ended();
+    said.refused(1, "ADIT-2002", &[door]);
+    let mut doors = words;
+    doors[4] = "127.0.0.1:8081";
+    let variables = [("ADIT_DOORS_TCP_PORTS", "82"), off];
+    let other = apart.lab.start_in(&shell, &doors, &variables);
+    let link = other.line("listening link ");
+    other.line("ready");
+    let print = |flag| {
+        let words = ["server", "--data", "other", "--link", &link, flag];
+        apart.lab.run(&words).done().trim().to_owned()
+    };
+    let (join, pin) = (print("--print-join"), print("--print-pin"));
+    let words = [
+        "tcp",
+        "127.0.0.1:9",
+        "--port",
+        "82",
+        "--name",
+        "low",
+        "--data",
+        "agent",
+    ];
+    let agent = inside(
+        &apart.lab,
+        edge,
+        &words,
+        &[("ADIT_EDGE", &join), ("ADIT_PIN", &pin)],
+    );
+    let told = agent.logged("82");
+    assert!(told.contains("cannot be opened on the edge"), "{told}");
 }
