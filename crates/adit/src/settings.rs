@@ -157,7 +157,9 @@ impl Remarks {
     /// The system's words.
     pub(crate) fn read_secret(&self, path: &Path) -> Result<String, String> {
         let text = read(path)?;
-        if is_exposed(path) {
+        // A certificate is there for everybody.
+        let public = text.contains("BEGIN CERTIFICATE") && !text.contains("PRIVATE KEY");
+        if !public && is_exposed(path) {
             let path = path.display();
             self.0.borrow_mut().push(format!(
                 "every user of this machine can read the secret in {path}: chmod 600 {path}"

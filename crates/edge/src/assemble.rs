@@ -3,6 +3,8 @@
 //! Each part has settings of its own, so that none knows the configuration;
 //! this is where one becomes the other.
 
+mod secure;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::api::ApiDoor;
 use crate::config::{self, EdgeConfig};
 use crate::control::Control;
 use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
+use crate::https::HttpsDoor;
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
 use crate::listen::Counted;
@@ -36,6 +39,7 @@ use crate::sni::ByName;
 use crate::state::{Seen, Store};
 use crate::status::{At, Sources, Status};
 use crate::tcp::TcpDoor;
+use crate::tls::watch::Watch;
 use crate::{auth, sync_stats};
 
 /// Agents that may be proving themselves at a time, those included that wait
@@ -78,6 +82,9 @@ impl Ground {
 pub(crate) struct Parts {
     pub(crate) http: Arc<HttpDoor>,
     pub(crate) tls: (Arc<TcpDoor>, Arc<ByName>),
+    pub(crate) https: Option<Arc<HttpsDoor>>,
+    /// The certificates of that door.
+    pub(crate) watch: Option<Watch>,
     pub(crate) link: Arc<LinkDoor>,
     pub(crate) api: Arc<ApiDoor>,
     pub(crate) control: Arc<Control>,
@@ -96,6 +103,8 @@ impl Parts {
         Facts {
             http: at.http,
             tls: at.tls,
+            https: at.https,
+            certificate: self.watch.as_ref().map(|w| w.generated().fingerprint()),
             link: at.link,
             api: at.api,
             fingerprint: self.admission.identity().public(),
@@ -138,6 +147,20 @@ struct Visitors {
 }
 
 impl Visitors {
+    fn new(
+        config: &EdgeConfig,
+        registry: &Arc<Registry>,
+        rules: &Arc<Rules>,
+        limits: &Arc<Limits>,
+    ) -> Self {
+        Self {
+            registry: Arc::clone(registry),
+            rules: Arc::clone(rules),
+            limits: Arc::clone(limits),
+            places: Arc::new(Semaphore::new(connections(config))),
+        }
+    }
+
     fn streams(&self, config: &EdgeConfig, ground: &Ground) -> Arc<TcpDoor> {
         Arc::new(TcpDoor {
             registry: Arc::clone(&self.registry),
@@ -154,6 +177,7 @@ impl Visitors {
         &self,
         config: &EdgeConfig,
         ground: &Ground,
+        at: &At,
         stats: sync_stats::SyncStats,
     ) -> Result<Arc<HttpDoor>, StartError> {
         let log = config
@@ -161,7 +185,7 @@ impl Visitors {
             .access
             .then(|| AccessLog::start(log_form(config), std::io::stderr()));
         let parts = DoorParts {
-            settings: http_settings(config),
+            settings: http_settings(config, at),
             pools: Arc::clone(&self.registry) as _,
             limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&ground.metrics),
@@ -186,33 +210,34 @@ pub(crate) fn parts(
 ) -> Result<Parts, StartError> {
     let metrics = Arc::clone(&ground.metrics);
     let limits = Limits::new(limit_settings(config), Arc::clone(&metrics), Instant::now());
+    let watch = secure::watch(config, at, &kept.0, &metrics)?;
     let admission = admission(config, kept, &limits, &metrics)?;
     let rules = Arc::new(rules(config, Instant::now()));
     let registry = Registry::new(registry_rules(config, Arc::clone(&rules)));
     let counters = Arc::new(Counters::default());
-    let url_pattern = url_pattern(config, at.http);
+    let url_pattern = url_pattern(config, at);
     let address = link_address(config.server.public.as_deref(), at.link);
-    let visitors = Visitors {
-        registry: Arc::clone(&registry),
-        rules: Arc::clone(&rules),
-        limits: Arc::clone(&limits),
-        places: Arc::new(Semaphore::new(connections(config))),
-    };
+    let visitors = Visitors::new(config, &registry, &rules, &limits);
     let streams = visitors.streams(config, ground);
     let opener = ground.opener(Arc::clone(&streams));
-    let ports = Ports::new(port_settings(config, at.tls), opener);
+    let ports = Ports::new(port_settings(config, at.https.or(at.tls)), opener);
     let status = Status::new(Sources {
         registry: Arc::clone(&registry),
         metrics: Arc::clone(&metrics),
         ports: Arc::clone(&ports),
         doors: at.doors(&config.doors),
+        certificates: watch.as_ref().map(|w| Arc::clone(w.certificates())),
         url_pattern: url_pattern.clone(),
     });
     let (told, counted) = (Arc::clone(&status) as _, Arc::clone(&metrics));
     let stats = sync_stats::SyncStats::new(Arc::clone(&admission), told, counted);
-    let http = visitors.http(config, ground, stats)?;
+    let http = visitors.http(config, ground, at, stats)?;
+    let names = ByName::new(Arc::clone(&http));
+    let https = secure::https(config, watch.as_ref(), (&http, &streams, &names))?;
     Ok(Parts {
-        tls: (streams, ByName::new(Arc::clone(&http))),
+        https,
+        watch,
+        tls: (streams, names),
         http,
         link: Arc::new(LinkDoor {
             admission: Arc::clone(&admission),
@@ -266,17 +291,22 @@ fn log_form(config: &EdgeConfig) -> Form {
     }
 }
 
-/// `http://{name}.example.test:8080`, without the port where it is 80; or as
-/// the configuration says that visitors see it.
-fn url_pattern(config: &EdgeConfig, http: SocketAddr) -> String {
+/// `https://{name}.example.test`, or `http://{name}.example.test:8080` without
+/// that door, the port left out where it is the scheme's own; or as the
+/// configuration says that visitors see it.
+fn url_pattern(config: &EdgeConfig, at: &At) -> String {
     if let Some(url) = &config.server.url {
         return url.pattern();
     }
-    let port = match http.port() {
-        80 => String::new(),
+    let (scheme, door, own) = match at.https {
+        Some(https) => ("https", https, 443),
+        None => ("http", at.http, 80),
+    };
+    let port = match door.port() {
+        port if port == own => String::new(),
         port => format!(":{port}"),
     };
-    format!("http://{{name}}.{}{port}", config.server.domain.host())
+    format!("{scheme}://{{name}}.{}{port}", config.server.domain.host())
 }
 
 fn limit_settings(config: &EdgeConfig) -> LimitSettings {
@@ -300,6 +330,7 @@ fn limit_settings(config: &EdgeConfig) -> LimitSettings {
         refusals: within(limits.refusals_before_ban),
         proofs: within(limits.proofs_before_ban),
         logins: within(limits.logins_before_ban),
+        handshakes: within(limits.handshakes_before_ban),
         ban: limits.ban,
         addresses: limits.addresses as usize,
         trusted: config.doors.trusted_proxies.clone(),
@@ -382,7 +413,9 @@ fn link_settings(config: &EdgeConfig, url_pattern: &str, workers: usize) -> Link
     }
 }
 
-fn http_settings(config: &EdgeConfig) -> HttpSettings {
+fn http_settings(config: &EdgeConfig, at: &At) -> HttpSettings {
+    let told = config.server.url.as_ref().and_then(|url| url.https_port());
+    let https = at.https.filter(|_| config.doors.http_to_https);
     let limits = &config.limits;
     let defaults = HttpSettings::default();
     HttpSettings {
@@ -396,6 +429,7 @@ fn http_settings(config: &EdgeConfig) -> HttpSettings {
         body_bytes: limits.body_bytes,
         answer_time: limits.answer,
         trusted: config.doors.trusted_proxies.clone(),
+        https: https.map(|https| told.unwrap_or(https.port())),
         ..defaults
     }
 }

@@ -100,6 +100,12 @@ impl Carry {
         }
         let up = self.poll_up(cx, visitor)?;
         let down = self.poll_down(cx, visitor)?;
+        if down.is_pending() && visitor.has_unsent() {
+            // Nothing else wakes the task for it; it waits for more anyway.
+            if let Poll::Ready(sent) = visitor.poll_flush(cx) {
+                sent.map_err(|_| Broken::Visitor)?;
+            }
+        }
         match (up.is_ready(), down.is_ready()) {
             (true, true) => Poll::Ready(Ok(())),
             (false, false) => Poll::Pending,

@@ -25,7 +25,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-pub use self::report::{DoorReport, LinkReport, Report, Totals, TunnelReport};
+pub use self::report::{CertificateReport, DoorReport, LinkReport, Report, Totals, TunnelReport};
 pub use self::words::{AgentInfo, NewToken, Revoked};
 use self::words::{Answer, Request, agent_infos, find_agent};
 use crate::admission::{Admission, ManageError};

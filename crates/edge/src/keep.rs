@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::metrics::{Counter, Direction, Metrics};
 use crate::ports::Ports;
 use crate::registry::Registry;
+use crate::tls::watch::{EVERY, Watch};
 
 /// How often idle channels are looked at, well below their ping time.
 const POOLS_EVERY: Duration = Duration::from_secs(5);
@@ -56,6 +57,27 @@ pub(crate) async fn house(
     }
     if let Err(error) = admission.flush().await {
         tracing::error!(%error, "the agents' last times could not be saved");
+    }
+}
+
+/// Looks after the HTTPS door's certificates.
+pub(crate) async fn certificates(watch: Watch, stop: CancellationToken) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = watch;
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        // Off this thread: files may be slow.
+        let look = tokio::task::spawn_blocking(move || {
+            watch.look();
+            watch
+        });
+        watch = match look.await {
+            Ok(watch) => watch,
+            Err(error) => {
+                tracing::error!(%error, "certificates are not looked after any more");
+                return;
+            }
+        };
     }
 }
 

@@ -19,6 +19,7 @@ mod carry;
 pub mod config;
 pub mod control;
 pub mod http;
+mod https;
 mod keep;
 pub mod limits;
 pub mod lines;
@@ -35,6 +36,8 @@ pub mod state;
 mod status;
 pub mod sync_stats;
 mod tcp;
+pub mod tls;
+pub mod transport;
 mod tunnels;
 mod visitor;
 

@@ -53,6 +53,8 @@ pub struct LimitSettings {
     pub proofs: Threshold,
     /// Wrong user names or passwords.
     pub logins: Threshold,
+    /// TLS handshakes that were none.
+    pub handshakes: Threshold,
     /// How long a ban lasts.
     pub ban: Duration,
     /// Most addresses remembered.
@@ -82,6 +84,10 @@ impl Default for LimitSettings {
                 count: 20,
                 within: minutes(10),
             },
+            handshakes: Threshold {
+                count: 200,
+                within: minutes(10),
+            },
             ban: minutes(10),
             addresses: 65_536,
             trusted: Vec::new(),
@@ -99,6 +105,9 @@ pub enum Strike {
     Proof,
     /// A wrong user name or password.
     Login,
+    /// Something else than TLS where TLS is spoken, or a handshake that never
+    /// ends.
+    Handshake,
 }
 
 /// Why an address was turned away.
@@ -314,6 +323,7 @@ impl Limits {
             Strike::Refusal => (self.settings.refusals, 0),
             Strike::Proof => (self.settings.proofs, 1),
             Strike::Login => (self.settings.logins, 2),
+            Strike::Handshake => (self.settings.handshakes, 3),
         };
         if threshold.count == 0 || standing != Standing::Visitor {
             return false;

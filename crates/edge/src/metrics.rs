@@ -17,7 +17,7 @@ pub use self::kinds::Counter;
 use self::kinds::{Family, Gauge, Histogram};
 pub use self::labels::{
     AdmissionOutcome, BackendFailure, Direction, Door, HttpRefusal, LimitRefusal, ProofFailure,
-    StatusClass, TcpRefusal,
+    StatusClass, TcpRefusal, TlsOutcome,
 };
 use self::page::Page;
 pub use self::process::ProcessFacts;
@@ -75,6 +75,25 @@ pub struct TcpMetrics {
     pub bytes: Family<Direction>,
     /// Failures of backends.
     pub backend_failures: Family<BackendFailure>,
+}
+
+/// TLS that begins at the HTTPS door.
+#[derive(Debug, Default)]
+pub struct TlsMetrics {
+    /// Connections by how their handshake ended.
+    pub handshakes: Family<TlsOutcome>,
+    /// Handshakes done that went on with an earlier session.
+    pub resumed: Counter,
+    /// From the first message to the end of the handshake.
+    pub seconds: Histogram,
+    /// Certificates that are served now.
+    pub certificates: Gauge,
+    /// When the first of them ends, in unix seconds; 0 without any.
+    pub expiry: Gauge,
+    /// Changed files that were taken.
+    pub reloads: Counter,
+    /// Changed files that were not, because something is wrong with them.
+    pub reload_failures: Counter,
 }
 
 /// Links, tunnels and channels.
@@ -152,6 +171,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// The TCP door.
     pub tcp: TcpMetrics,
+    /// TLS that begins at the HTTPS door.
+    pub tls: TlsMetrics,
     /// Links, tunnels and channels.
     pub link: LinkMetrics,
     /// Limits and bans.
@@ -175,6 +196,7 @@ impl Metrics {
             doors: DoorMetrics::default(),
             http: HttpMetrics::default(),
             tcp: TcpMetrics::default(),
+            tls: TlsMetrics::default(),
             link: LinkMetrics::default(),
             limits: LimitMetrics::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -243,6 +265,7 @@ impl Metrics {
         self.doors.render(&mut page);
         self.http.render(&mut page);
         self.tcp.render(&mut page);
+        self.tls.render(&mut page);
         self.link.render(&mut page);
         self.link.render_admission(&mut page);
         self.limits.render(&mut page);
@@ -333,6 +356,29 @@ impl TcpMetrics {
         let help = "Visitors of TCP tunnels that a backend failed.";
         let name = "adit_tcp_backend_failures_total";
         page.family(name, help, &self.backend_failures);
+    }
+}
+
+impl TlsMetrics {
+    fn render(&self, page: &mut Page) {
+        let help = "Connections of the HTTPS door by how their handshake ended.";
+        page.family("adit_tls_handshakes_total", help, &self.handshakes);
+        let help = "Handshakes that went on with an earlier session.";
+        page.counter("adit_tls_resumed_total", help, &self.resumed);
+        let help = "Time from the first message to the end of the handshake.";
+        page.histogram("adit_tls_handshake_seconds", help, &self.seconds);
+        let help = "Certificates that are served.";
+        page.gauge("adit_tls_certificates", help, &self.certificates);
+        let help = "When the first certificate ends, in unix seconds; 0 without any.";
+        page.gauge("adit_tls_certificate_expiry_seconds", help, &self.expiry);
+        let help = "Changed certificate files that were taken.";
+        page.counter("adit_tls_reloads_total", help, &self.reloads);
+        let help = "Changed certificate files that could not be used.";
+        page.counter(
+            "adit_tls_reload_failures_total",
+            help,
+            &self.reload_failures,
+        );
     }
 }
 

@@ -112,6 +112,8 @@ struct Inner {
     sessions: HashMap<SecretId, LinkId>,
     /// The epoch of the ids in `sessions`.
     epoch: u64,
+    /// What the names carry, or carried, that are held or kept.
+    kinds: HashMap<TunnelName, TunnelKind>,
 }
 
 /// Live links and their tunnels.
@@ -136,6 +138,7 @@ impl Registry {
             links: HashMap::new(),
             sessions: HashMap::new(),
             epoch: 0,
+            kinds: HashMap::new(),
         };
         Arc::new(Self {
             inner: RwLock::new(inner),
@@ -248,6 +251,7 @@ impl Registry {
             ClaimRefused::TooMany => TunnelRefusal::TooMany,
             ClaimRefused::OtherOwner | ClaimRefused::Exclusive => TunnelRefusal::Taken,
         })?;
+        inner.kinds.insert(open.name.clone(), open.kind);
         for fenced in claim.fenced {
             inner.fence(fenced, &open.name);
         }
@@ -300,8 +304,7 @@ impl Registry {
     #[must_use]
     pub fn keeps(&self, name: &TunnelName, kind: TunnelKind) -> bool {
         let inner = self.read();
-        let pool = inner.pools.get(name);
-        pool.map_or_else(|| inner.leases.is_taken(name), |pool| pool.kind == kind)
+        inner.leases.is_taken(name) && inner.kinds.get(name) == Some(&kind)
     }
 
     /// Closes one tunnel of a link; its name is free at once.
@@ -414,6 +417,9 @@ impl Registry {
 
     /// Forgets names whose grace time is over.
     pub fn expire(&self, now: Instant) {
-        self.write().leases.expire(now);
+        let mut inner = self.write();
+        inner.leases.expire(now);
+        let Inner { leases, kinds, .. } = &mut *inner;
+        kinds.retain(|name, _| leases.is_taken(name));
     }
 }

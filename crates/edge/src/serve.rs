@@ -3,6 +3,7 @@
 //! ```text
 //! link door  -> link::serve      -> admission -> registry
 //! HTTP door  -> http::serve     -> routes -> registry -> backend stream
+//! HTTPS door -> https            -> http::serve, or as the TLS door
 //! TLS door   -> sni, tcp         -> routes -> registry -> backend stream
 //! TCP ports  -> tcp              -> registry -> backend stream
 //! API door   -> api::serve       -> metrics
@@ -27,6 +28,7 @@ use crate::admission::Admission;
 use crate::assemble::{self, Ground, Parts};
 use crate::config::EdgeConfig;
 use crate::http::{HttpDoor, serve_connection};
+use crate::https::HttpsDoor;
 use crate::link::LinkDoor;
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, Phase};
@@ -35,6 +37,7 @@ use crate::sni::ByName;
 use crate::state::{StateError, Store};
 use crate::status::At;
 use crate::tcp::{TcpDoor, To};
+use crate::tls::GenerateError;
 use crate::{api, control, keep, link, listen};
 
 /// After the drain what is still open is cut; this long for that.
@@ -65,6 +68,12 @@ pub enum StartError {
     /// A route's password cannot be hashed.
     #[error("a route's password cannot be hashed")]
     Password,
+    /// The HTTPS door has no keys.
+    #[error("the HTTPS door cannot be opened: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The edge's own certificate.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// The routes contradict each other.
     #[error(transparent)]
     Routes(#[from] TableError),
@@ -82,7 +91,8 @@ impl StartError {
                 _ => Code::DOOR_FAILED,
             },
             Self::State(error) => error.code(),
-            Self::Worker(_) => Code::RUNTIME_FAILED,
+            Self::Generate(GenerateError::State(error)) => error.code(),
+            Self::Worker(_) | Self::Tls(_) | Self::Generate(_) => Code::RUNTIME_FAILED,
             Self::Control(_) => Code::DATA_UNREADABLE,
             Self::Password => Code::BAD_AUTH,
             Self::Routes(_) => Code::CONFIG_DUPLICATE,
@@ -97,6 +107,10 @@ pub struct Facts {
     pub http: SocketAddr,
     /// The TLS door, unless it is switched off.
     pub tls: Option<SocketAddr>,
+    /// The HTTPS door, unless it is switched off.
+    pub https: Option<SocketAddr>,
+    /// The SHA-256 of the certificate that the edge has made for that door.
+    pub certificate: Option<String>,
     /// The link door.
     pub link: SocketAddr,
     /// The API door, unless it is switched off.
@@ -132,6 +146,7 @@ type Listeners = Vec<std::net::TcpListener>;
 struct Bound {
     http: Listeners,
     tls: Listeners,
+    https: Listeners,
     link: Listeners,
     api: Option<std::net::TcpListener>,
 }
@@ -148,6 +163,9 @@ impl Bound {
             tls: doors
                 .tls
                 .map_or(Ok(Vec::new()), |address| bind("TLS", address, workers))?,
+            https: doors
+                .https
+                .map_or(Ok(Vec::new()), |address| bind("HTTPS", address, workers))?,
             link: bind("link", doors.link, workers)?,
             api: api.and_then(|mut listeners| listeners.pop()),
         })
@@ -197,6 +215,9 @@ impl Edge {
         let link = local("link", &bound.link, config.doors.link)?;
         let tls = config.doors.tls;
         let tls = tls.map(|tls| local("TLS", &bound.tls, tls)).transpose()?;
+        let https = config.doors.https;
+        let https = https.map(|https| local("HTTPS", &bound.https, https));
+        let https = https.transpose()?;
         let api = bound.api.as_ref().map(std::net::TcpListener::local_addr);
         let api = api.transpose().map_err(StartError::Worker)?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
@@ -210,6 +231,7 @@ impl Edge {
         let at = At {
             http,
             tls,
+            https,
             link,
             api,
         };
@@ -232,26 +254,38 @@ impl Edge {
     }
 
     /// The doors of visitors.
-    fn open_public(&self, http: Listeners, tls: Listeners, parts: &Parts, ground: &Ground) {
-        for (listener, worker) in http.into_iter().zip(self.workers.handles()) {
+    fn open_public(&self, bound: &mut Bound, parts: &Parts, ground: &Ground) {
+        for (listener, worker) in bound.http.drain(..).zip(self.workers.handles()) {
             let (doors, streams) = (self.doors.clone(), self.streams.clone());
             let (counted, door) = (ground.counted(Door::Http), Arc::clone(&parts.http));
             let run = run_http(listener, counted, door, doors, streams);
             self.doors.spawn_on(worker, run);
         }
-        for (listener, worker) in tls.into_iter().zip(self.workers.handles()) {
+        for (listener, worker) in bound.tls.drain(..).zip(self.workers.handles()) {
             let (doors, streams) = (self.doors.clone(), self.streams.clone());
             let (counted, door) = (ground.counted(Door::Tls), parts.tls.clone());
             let run = run_tls(listener, counted, door, doors, streams);
             self.doors.spawn_on(worker, run);
         }
+        let Some(https) = &parts.https else { return };
+        for (listener, worker) in bound.https.drain(..).zip(self.workers.handles()) {
+            let (doors, streams) = (self.doors.clone(), self.streams.clone());
+            let (counted, door) = (ground.counted(Door::Https), Arc::clone(https));
+            let run = run_https(listener, counted, door, doors, streams);
+            self.doors.spawn_on(worker, run);
+        }
     }
 
-    fn open_doors(&self, bound: Bound, parts: Parts, ground: &Ground) -> Result<(), StartError> {
+    fn open_doors(
+        &self,
+        mut bound: Bound,
+        parts: Parts,
+        ground: &Ground,
+    ) -> Result<(), StartError> {
         let stop = || self.keepers.stopping().clone();
         // Fails while nothing is open yet.
         control::listen(&self.keepers, Arc::clone(&parts.control)).map_err(StartError::Control)?;
-        self.open_public(bound.http, bound.tls, &parts, ground);
+        self.open_public(&mut bound, &parts, ground);
         for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.link);
             self.doors.spawn_on(
@@ -283,6 +317,9 @@ impl Edge {
             parts.ports,
             stop(),
         ));
+        if let Some(watch) = parts.watch {
+            self.keepers.spawn(keep::certificates(watch, stop()));
+        }
         let registry = Arc::clone(&self.registry);
         self.keepers.spawn(keep::counters(
             parts.metrics,
@@ -361,6 +398,20 @@ async fn run_http(
     let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
     if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
         tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTP door has closed");
+    }
+}
+
+async fn run_https(
+    listener: std::net::TcpListener,
+    counted: Counted,
+    door: Arc<HttpsDoor>,
+    doors: Tasks,
+    streams: Tasks,
+) {
+    let stop = streams.stopping().clone();
+    let serve = |socket, peer| Arc::clone(&door).serve(socket, peer, stop.clone());
+    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
+        tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTPS door has closed");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which tunnel a TLS connection is for, by the name that its first message
-//! asks for. Nothing is decrypted: the service behind the agent ends the TLS,
-//! and the edge stays blind to all but the name.
+//! asks for. Nothing is decrypted here: where a service behind an agent ends the
+//! TLS, the edge stays blind to all but the name.
 
 use std::future::poll_fn;
 use std::io::Cursor;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use adit_model::{HostName, TunnelName};
 use adit_routing::{Found, Target};
-use rustls::server::Acceptor;
-use tokio::time::timeout;
+use rustls::server::{Accepted, Acceptor};
+use tokio::time::{Instant, timeout_at};
 
 use crate::http::HttpDoor;
 use crate::visitor::Visitor;
@@ -60,11 +60,16 @@ impl ByName {
         &self,
         visitor: &mut Visitor,
     ) -> Result<(TunnelName, Vec<u8>), NoName> {
-        let mut hello = Hello::default();
-        let named = timeout(DEADLINE, poll_fn(|cx| hello.poll(cx, visitor))).await;
-        let host = named.map_err(|_| NoName::Slow)??;
+        let first = First::read(visitor, Instant::now() + DEADLINE).await;
+        let first = first.map_err(|bad| bad.why)?;
+        let host = first.host.as_ref().ok_or(NoName::Unnamed)?;
+        Ok((self.name(host)?, first.bytes))
+    }
+
+    /// The tunnel that a host leads to.
+    pub(crate) fn name(&self, host: &HostName) -> Result<TunnelName, NoName> {
         let routes = self.http.routes();
-        let name = match routes.table().lookup(&host, b"/") {
+        Ok(match routes.table().lookup(host, b"/") {
             Some(Found::Tunnel(label)) => TunnelName::parse(label).map_err(|_| NoName::Unknown)?,
             Some(Found::Route(route)) if route.options.auth.is_some() => {
                 return Err(NoName::Guarded);
@@ -74,8 +79,64 @@ impl ByName {
                 Target::Upstream(_) | Target::Redirect(_) => return Err(NoName::Unknown),
             },
             None => return Err(NoName::Unknown),
-        };
-        Ok((name, hello.bytes))
+        })
+    }
+}
+
+/// A visitor's first message, parsed once.
+pub(crate) struct First {
+    /// The name that it asks for, where it is one.
+    pub(crate) host: Option<HostName>,
+    /// The message, for whoever answers it.
+    pub(crate) message: Accepted,
+    /// All that was read, for whoever passes it on.
+    pub(crate) bytes: Vec<u8>,
+    /// How many of these the message has taken.
+    taken: usize,
+}
+
+/// What came instead of a first message.
+pub(crate) struct Bad {
+    pub(crate) why: NoName,
+    /// All that was read.
+    pub(crate) bytes: Vec<u8>,
+    /// What TLS answers to it, if anything.
+    pub(crate) alert: Vec<u8>,
+}
+
+impl First {
+    /// Reads it of a visitor.
+    pub(crate) async fn read(visitor: &mut Visitor, deadline: Instant) -> Result<Self, Bad> {
+        let mut hello = Hello::default();
+        let read = timeout_at(deadline, poll_fn(|cx| hello.poll(cx, visitor))).await;
+        let bytes = std::mem::take(&mut hello.bytes);
+        match read.unwrap_or_else(|_| Err(NoName::Slow.into())) {
+            Ok((message, taken)) => Ok(Self {
+                host: asked(&message).ok(),
+                message,
+                bytes,
+                taken,
+            }),
+            Err(Unread { why, alert }) => Err(Bad { why, bytes, alert }),
+        }
+    }
+
+    /// What was read behind the message.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+}
+
+/// Why no message was read, and what TLS answers to that.
+struct Unread {
+    why: NoName,
+    alert: Vec<u8>,
+}
+
+impl From<NoName> for Unread {
+    fn from(why: NoName) -> Self {
+        let alert = Vec::new();
+        Self { why, alert }
     }
 }
 
@@ -91,16 +152,16 @@ impl Hello {
         &mut self,
         cx: &mut Context<'_>,
         visitor: &mut Visitor,
-    ) -> Poll<Result<HostName, NoName>> {
+    ) -> Poll<Result<(Accepted, usize), Unread>> {
         loop {
             match visitor.poll_readable(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(NoName::Gone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(NoName::Gone.into())),
                 Poll::Pending => return Poll::Pending,
             }
             let before = self.bytes.len();
             if before >= MOST {
-                return Poll::Ready(Err(NoName::Slow));
+                return Poll::Ready(Err(NoName::Slow.into()));
             }
             self.bytes.resize((before + 2048).min(MOST), 0);
             let read = visitor.poll_read(cx, self.bytes.get_mut(before..).unwrap_or_default());
@@ -111,12 +172,12 @@ impl Hello {
             self.bytes.truncate(before + count);
             match read {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Poll::Ready(Err(NoName::Gone)),
+                Poll::Ready(_) => return Poll::Ready(Err(NoName::Gone.into())),
                 Poll::Pending => return Poll::Pending,
             }
             let fresh = self.bytes.get(before..).unwrap_or_default();
-            if let Some(name) = server_name(&mut self.acceptor, fresh)? {
-                return Poll::Ready(Ok(name));
+            if let Some((message, taken)) = digest(&mut self.acceptor, fresh)? {
+                return Poll::Ready(Ok((message, before + taken)));
             }
         }
     }
@@ -128,26 +189,42 @@ impl Hello {
 /// # Errors
 /// See [`NoName`].
 pub fn asked_name(bytes: &[u8]) -> Result<Option<HostName>, NoName> {
-    server_name(&mut Acceptor::default(), bytes)
+    match digest(&mut Acceptor::default(), bytes) {
+        Ok(Some((message, _))) => asked(&message).map(Some),
+        Ok(None) => Ok(None),
+        Err(unread) => Err(unread.why),
+    }
 }
 
-/// The same of a connection of which these bytes come next.
-fn server_name(acceptor: &mut Acceptor, bytes: &[u8]) -> Result<Option<HostName>, NoName> {
+/// The name that a message asks for.
+fn asked(message: &Accepted) -> Result<HostName, NoName> {
+    let hello = message.client_hello();
+    let name = hello.server_name().ok_or(NoName::Unnamed)?;
+    HostName::parse(name).map_err(|_| NoName::Unnamed)
+}
+
+/// The first message, when it is whole with these bytes, and how many of them
+/// it took.
+fn digest(acceptor: &mut Acceptor, bytes: &[u8]) -> Result<Option<(Accepted, usize)>, Unread> {
     let mut rest = Cursor::new(bytes);
     while rest.position() < bytes.len() as u64 {
         // Fails only when its own buffer is full, which is a message too long.
         let read = acceptor.read_tls(&mut rest);
-        if read.map_err(|_| NoName::Slow)? == 0 {
+        if read.map_err(|_| Unread::from(NoName::Slow))? == 0 {
             break;
         }
         match acceptor.accept() {
             Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let hello = accepted.client_hello();
-                let name = hello.server_name().ok_or(NoName::Unnamed)?;
-                return HostName::parse(name).map(Some).map_err(|_| NoName::Unnamed);
+            Ok(Some(message)) => {
+                let taken = usize::try_from(rest.position()).unwrap_or(bytes.len());
+                return Ok(Some((message, taken)));
             }
-            Err(_) => return Err(NoName::NotTls),
+            Err((_, mut refusal)) => {
+                let (why, mut alert) = (NoName::NotTls, Vec::new());
+                // Writing to a buffer cannot fail.
+                let _ = refusal.write_all(&mut alert);
+                return Err(Unread { why, alert });
+            }
         }
     }
     Ok(None)
@@ -183,10 +260,11 @@ mod tests {
         let name = HostName::parse("app.example.test").unwrap();
         assert_eq!(asked_name(&whole), Ok(Some(name.clone())));
         let mut acceptor = Acceptor::default();
-        let last = whole
-            .iter()
-            .map(|byte| server_name(&mut acceptor, &[*byte]));
-        assert_eq!(last.last(), Some(Ok(Some(name))));
+        let last = whole.iter().map(|byte| digest(&mut acceptor, &[*byte]));
+        let Some(Ok(Some((message, 1)))) = last.last() else {
+            panic!("the message is whole");
+        };
+        assert_eq!(asked(&message), Ok(name));
     }
 
     #[test]

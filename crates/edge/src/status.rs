@@ -15,10 +15,13 @@ use serde_json::Value;
 
 use crate::backend::{Backend, Tunnel};
 use crate::config;
-use crate::control::{self, DoorReport, LinkReport, Report, Totals, TunnelReport};
+use crate::control::{
+    self, CertificateReport, DoorReport, LinkReport, Report, Totals, TunnelReport,
+};
 use crate::metrics::{Direction, Metrics};
 use crate::ports::Ports;
 use crate::registry::Registry;
+use crate::tls::{Certificate, Certificates, Source};
 
 /// Most links and most tunnels of a report: some megabytes, far below what the
 /// other side takes.
@@ -31,6 +34,7 @@ const CARRIER: &str = "tcp";
 pub(crate) struct At {
     pub(crate) http: SocketAddr,
     pub(crate) tls: Option<SocketAddr>,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) link: SocketAddr,
     pub(crate) api: Option<SocketAddr>,
 }
@@ -52,6 +56,7 @@ impl At {
         let tcp = (!ports.is_empty()).then_some(tcp);
         let named = [
             Some(("http", self.http)),
+            self.https.map(|address| ("https", address)),
             self.tls.map(|address| ("tls", address)),
             Some(("link", self.link)),
             self.api.map(|address| ("api", address)),
@@ -66,6 +71,8 @@ pub(crate) struct Sources {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) doors: Vec<DoorReport>,
+    /// The HTTPS door's, where it is open.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// Where visitors find an HTTP tunnel, `{name}` in it.
     pub(crate) url_pattern: String,
 }
@@ -87,10 +94,23 @@ impl Status {
             started: unix(metrics.started()).as_secs(),
             uptime_seconds: metrics.uptime().as_secs(),
             doors: self.0.doors.clone(),
+            certificates: self.certificates(),
             links: self.links(unix(now)),
             tunnels: self.tunnels(),
             totals: self.totals(),
         }
+    }
+
+    fn certificates(&self) -> Vec<CertificateReport> {
+        let all = self.0.certificates.as_ref().map(|all| all.all());
+        let row = |(source, one): (Source, Arc<Certificate>)| CertificateReport {
+            names: one.names().iter().map(ToString::to_string).collect(),
+            source: source.text().to_owned(),
+            not_after: one.not_after(),
+            sha256: one.fingerprint(),
+        };
+        let all = all.unwrap_or_default();
+        all.into_iter().take(MAX_ROWS).map(row).collect()
     }
 
     fn links(&self, now: Duration) -> Vec<LinkReport> {

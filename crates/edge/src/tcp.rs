@@ -58,6 +58,8 @@ pub(crate) enum To {
     Port(TunnelName),
     /// To the one that its first message asks for.
     ByName(Arc<ByName>),
+    /// The same, when the message was read already.
+    Named(TunnelName, Vec<u8>),
 }
 
 /// What a visitor wants.
@@ -84,6 +86,7 @@ impl To {
                 let (name, lead) = names.tunnel(visitor).await?;
                 (name, TunnelKind::Tls, lead)
             }
+            Self::Named(name, lead) => (name, TunnelKind::Tls, lead),
         };
         Ok(Wish { name, kind, lead })
     }
@@ -109,13 +112,20 @@ impl TcpDoor {
         let Some(Some(peer)) = stop.run_until_cancelled(announced).await else {
             return;
         };
-        // Whatever ends this early is no orderly end for the visitor.
         let mut visitor = Visitor::new(socket);
         visitor.arm();
         let now = Instant::now().into_std();
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;
         };
+        self.serve_counted(visitor, peer, to).await;
+    }
+
+    /// Serves a visitor that was counted in.
+    pub(crate) async fn serve_counted(&self, mut visitor: Visitor, peer: SocketAddr, to: To) {
+        // Whatever ends this early is no orderly end for the visitor.
+        visitor.arm();
+        let stop = self.tasks.stopping();
         // Nothing is under way until a backend has taken the stream. Boxed: who
         // waits for one should not hold room for all that comes after.
         let taken = stop.run_until_cancelled(self.take(&mut visitor, peer, to));

@@ -118,6 +118,9 @@ catalogue! {
     RUNTIME_FAILED = 2203, Machine, "a worker could not be started";
     OUTPUT_CLOSED = 2204, Machine, "the output could not be written";
 
+    CERTIFICATE_BAD = 2301, Yours, "a certificate cannot be used";
+    CERTIFICATE_ENDS = 2302, Yours, "a certificate ends soon";
+
     // 3xxx: link and admission
     EDGE_UNREACHABLE = 3001, Network, "the edge cannot be reached";
     EDGE_NAME_UNKNOWN = 3002, Network, "the edge's name does not resolve";
@@ -152,6 +155,7 @@ catalogue! {
     DOOR_LOST = 5005, Machine, "a door stopped accepting";
     DRAIN_CUT = 5006, Machine, "streams were cut at the end of the drain";
     EDGE_FORGOTTEN = 5007, Machine, "the edge was forgotten while an agent ran";
+    CERTIFICATE_KEPT = 5021, Yours, "a changed certificate was not taken";
 }
 
 impl Code {

@@ -24,5 +24,6 @@ pub mod proxies;
 pub mod python;
 pub mod raw;
 pub mod sshd;
+pub mod tls;
 pub mod wait;
 pub mod world;

@@ -96,6 +96,15 @@ impl World {
         self.facts.http
     }
 
+    /// Where visitors knock who speak TLS.
+    ///
+    /// # Panics
+    /// When the door is switched off.
+    #[must_use]
+    pub fn https(&self) -> SocketAddr {
+        self.facts.https.expect("an HTTPS door")
+    }
+
     /// Where agents knock.
     #[must_use]
     pub fn link(&self) -> SocketAddr {

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Domain below which tunnels appear as NAME.DOMAIN
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
-    /// The domain as visitors reach it through a TLS proxy: https://DOMAIN
+    /// The domain as visitors reach it, through a TLS proxy say: https://DOMAIN
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Where agents reach the link door from outside
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Address of the HTTP door
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
+    /// Address of the HTTPS door, or off
+    #[arg(long, value_name = "ADDRESS")]
+    https: Option<String>,
     /// Address of the link door
     #[arg(long, value_name = "ADDRESS")]
     link: Option<String>,
@@ -140,6 +143,7 @@ fn options(args: &Args) -> Options {
     options.set("ADIT_SERVER_URL", "--url", args.url.as_deref());
     options.set("ADIT_SERVER_PUBLIC", "--public", args.public.as_deref());
     options.set("ADIT_DOORS_HTTP", "--http", args.http.as_deref());
+    options.set("ADIT_DOORS_HTTPS", "--https", args.https.as_deref());
     options.set("ADIT_DOORS_LINK", "--link", args.link.as_deref());
     options.set("ADIT_DOORS_API", "--api", args.api.as_deref());
     args.log.add_to(&mut options);

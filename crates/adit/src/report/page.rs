@@ -1,6 +1,6 @@
 //! A report as lines for people.
 
-use adit_edge::control::{DoorReport, LinkReport, Report, TunnelReport};
+use adit_edge::control::{CertificateReport, DoorReport, LinkReport, Report, TunnelReport};
 
 use super::rates::{Moment, Rate};
 use super::table::{Column, Row, Table, fit, number, text};
@@ -47,10 +47,15 @@ pub(crate) fn status(report: &Report, look: Look) -> Vec<String> {
     let blocks = [
         head,
         doors(report, look),
+        certificates(report, look),
         links(report, look, most),
         tunnels(&moment, look, most),
         totals(&moment, look),
     ];
+    let blocks: Vec<_> = blocks
+        .into_iter()
+        .filter(|block| !block.is_empty())
+        .collect();
     blocks.join(&String::new())
 }
 
@@ -111,6 +116,34 @@ fn doors(report: &Report, look: Look) -> Vec<String> {
     };
     let columns = vec![text("DOOR"), text("ADDRESS").cut(1)];
     let rows = report.doors.iter().map(row).collect();
+    look.table(&Table::new(columns, rows), usize::MAX)
+}
+
+fn certificates(report: &Report, look: Look) -> Vec<String> {
+    if report.certificates.is_empty() {
+        return Vec::new();
+    }
+    let row = |one: &CertificateReport| {
+        let left = one.not_after.saturating_sub(report.time);
+        let ends = match left {
+            0 => "over".to_owned(),
+            left => format!("in {}", span(left)),
+        };
+        vec![
+            one.names.join(", "),
+            one.source.clone(),
+            ends,
+            one.sha256.clone(),
+        ]
+        .into()
+    };
+    let columns = vec![
+        text("CERTIFICATE").cut(2),
+        text("FROM"),
+        text("ENDS"),
+        text("SHA-256").cut(1),
+    ];
+    let rows = report.certificates.iter().map(row).collect();
     look.table(&Table::new(columns, rows), usize::MAX)
 }
 

@@ -12,6 +12,7 @@ use adit_model::{Domain, HostName, PortRanges, PublicKey, TunnelName};
 use adit_routing::{PathPrefix, Redirect, Upgrades, Upstream};
 use ipnet::IpNet;
 
+pub use super::certificate::CERTIFICATE;
 pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
 pub use super::rule::{AGENT, TUNNEL};
@@ -22,7 +23,16 @@ pub static SPEC: Spec = Spec {
     title: "server.toml",
     help: "What `adit server --config server.toml` reads. Every table and key may be left out.",
     sections: &[
-        &SERVER, &DOORS, &ADMISSION, &LINK, &LIMITS, &LOG, &ROUTE, &TUNNEL, &AGENT,
+        &SERVER,
+        &DOORS,
+        &ADMISSION,
+        &LINK,
+        &LIMITS,
+        &LOG,
+        &ROUTE,
+        &TUNNEL,
+        &AGENT,
+        &CERTIFICATE,
     ],
 };
 
@@ -51,7 +61,7 @@ pub(super) static URL: Key<Parsed<PublicUrl>> = Key::optional(
         example: "https://example.test",
         parse: PublicUrl::parse,
     },
-    "The domain as visitors reach it through your TLS proxy; tunnels' URLs are told accordingly. Default: the HTTP door itself, in plain HTTP.",
+    "The domain as visitors reach it, through your TLS proxy say; tunnels' URLs are told accordingly. Default: the HTTPS door, where it is open, else the HTTP door itself.",
 );
 pub(super) static PUBLIC: Key<Parsed<String>> = Key::optional(
     "public",
@@ -88,6 +98,8 @@ pub static DOORS: SectionSpec = SectionSpec {
     keys: &[
         &HTTP,
         &TLS,
+        &HTTPS,
+        &HTTP_TO_HTTPS,
         &LINK_DOOR,
         &API,
         &TCP_PORTS,
@@ -108,6 +120,18 @@ pub(super) static TLS: Key<Address> = Key::or(
     Address { optional: true },
     "\"off\"",
     "Visitors over TLS that is passed on as it is, by the name it asks for, to tunnels of the kind `tls`: the services end it, the edge reads nothing of it but the name.",
+);
+pub(super) static HTTPS: Key<Address> = Key::or(
+    "https",
+    Address { optional: true },
+    "\"off\"",
+    "Visitors over HTTPS, `\"0.0.0.0:443\"` say. TLS ends here with the certificate of the name that is asked for (`[[certificate]]`, else one that the edge makes itself); names of tunnels of the kind `tls` are passed on as at the door `tls`.",
+);
+pub(super) static HTTP_TO_HTTPS: Key<Flag> = Key::or(
+    "http_to_https",
+    Flag,
+    "false",
+    "Whether the HTTP door sends visitors to the same address by HTTPS (308), but for those whom a trusted proxy says to have come by it.",
 );
 pub(super) static LINK_DOOR: Key<Address> = Key::or(
     "link",
@@ -149,7 +173,7 @@ pub(super) static PROXY_PROTOCOL: Key<ListOf<Parsed<IpNet>>> = Key::or(
         parse: network,
     }),
     "[]",
-    "Load balancers whose connections to the HTTP and TLS doors and to TCP ports each begin with a PROXY protocol header (version 1 or 2) that names the visitor.",
+    "Load balancers whose connections to the HTTP, HTTPS and TLS doors and to TCP ports each begin with a PROXY protocol header (version 1 or 2) that names the visitor.",
 );
 pub(super) static TRUSTED: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "trusted_proxies",

@@ -17,6 +17,7 @@ pub static LIMITS: SectionSpec = SectionSpec {
         &PINS,
         &PROOFS,
         &LOGINS,
+        &HANDSHAKES,
         &WINDOW,
         &BAN,
         &ADDRESSES,
@@ -92,6 +93,12 @@ pub(super) static LOGINS: Key<Number> = Key::or(
     STRIKES,
     "20",
     "Wrong user names or passwords of a route that ban their address.",
+);
+pub(super) static HANDSHAKES: Key<Number> = Key::or(
+    "handshakes_before_ban",
+    STRIKES,
+    "200",
+    "Connections to the HTTPS door that are no TLS, or whose handshake fails or never ends, that ban their address.",
 );
 pub(super) static WINDOW: Key<Number> = Key::or(
     "ban_window_seconds",

@@ -6,6 +6,7 @@
 //! makes at its first run.
 
 mod auth;
+mod certificate;
 pub mod keys;
 mod limit_keys;
 mod read;
@@ -23,6 +24,7 @@ use adit_model::{Domain, PortRanges, Psk, PublicKey};
 use ipnet::IpNet;
 
 use crate::rules::AgentSpec;
+use crate::tls::CertificateFiles;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,8 @@ pub struct EdgeConfig {
     pub rules: Vec<TunnelRule>,
     /// `[[agent]]`, no two of one identity.
     pub agents: Vec<AgentSpec>,
+    /// `[[certificate]]`, each usable now.
+    pub certificates: Vec<CertificateFiles>,
 }
 
 /// `[server]`.
@@ -88,6 +92,11 @@ pub struct Doors {
     pub api: Option<SocketAddr>,
     /// TLS that is passed on by name; `None`: switched off.
     pub tls: Option<SocketAddr>,
+    /// Visitors, over TLS that ends here or is passed on by name; `None`:
+    /// switched off.
+    pub https: Option<SocketAddr>,
+    /// Whether plain HTTP only leads to HTTPS.
+    pub http_to_https: bool,
     /// The ports that TCP tunnels may have; none: no TCP tunnels.
     pub tcp_ports: PortRanges,
     /// Where those ports stand.
@@ -175,6 +184,9 @@ pub struct Limits {
     /// Wrong user names or passwords within `ban_window` that lead to a ban;
     /// 0 = never.
     pub logins_before_ban: u32,
+    /// TLS handshakes that were none within `ban_window` that lead to a ban; 0 =
+    /// never.
+    pub handshakes_before_ban: u32,
     /// Over which time failures are counted.
     pub ban_window: Duration,
     /// How long a ban lasts.
@@ -228,6 +240,10 @@ impl EdgeConfig {
         let unread = admission.keys == KeyPolicy::Enrolled && !admission.allowed_keys.is_empty();
         let remark = "`allowed_keys` is set and not looked at: every agent with the secret may join, \
                       unless keys = \"listed\"";
-        unread.then_some(remark).into_iter().collect()
+        let unused = self.doors.https.is_none() && !self.certificates.is_empty();
+        let unused = unused.then_some(
+            "`[[certificate]]` is set and not used: there is no HTTPS door (https under [doors])",
+        );
+        unread.then_some(remark).into_iter().chain(unused).collect()
     }
 }

@@ -10,6 +10,7 @@ use adit_config::{
 };
 use adit_model::{Code, Psk, SecretError};
 
+use super::certificate::certificates;
 use super::route::routes;
 use super::rule::{agents, rules};
 use super::{Admission, Doors, EdgeConfig, KeyPolicy, Limits, Link, Log, Server, keys, limit_keys};
@@ -26,6 +27,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let routes = routes(&document, limits.as_ref());
     let rules = rules(&document);
     let agents = agents(&document, doors.as_ref().map(|doors| &doors.tcp_ports));
+    let certificates = certificates(&document);
     let config = (|| {
         Some(EdgeConfig {
             server: server?,
@@ -37,6 +39,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
             routes: routes?,
             rules: rules?,
             agents: agents?,
+            certificates: certificates?,
         })
     })();
     document.finish(config)
@@ -82,9 +85,12 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
     let link = section.get(&keys::LINK_DOOR).flatten();
     let api = section.get(&keys::API);
     let tls = section.get(&keys::TLS);
+    let https = section.get(&keys::HTTPS);
+    let to_https = section.get(&keys::HTTP_TO_HTTPS);
     let named = [
         ("http", http),
         ("tls", tls.flatten()),
+        ("https", https.flatten()),
         ("link", link),
         ("api", api.flatten()),
     ];
@@ -107,8 +113,15 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         let help = format!("use \"127.0.0.1:{}\" or \"off\"", address.port());
         section.complain(Code::CONFIG_CONFLICT, "api", &sentence, Some(&help));
     }
+    if let (Some(None), Some(true)) = (https, to_https) {
+        let sentence = "`http_to_https` sends visitors to a door that is switched off";
+        let help = "open it: https = \"0.0.0.0:443\"";
+        section.complain(Code::CONFIG_CONFLICT, "http_to_https", sentence, Some(help));
+    }
     Some(Doors {
         http: http?,
+        https: https?,
+        http_to_https: to_https?,
         link: link?,
         api: api?,
         tls: tls?,
@@ -206,6 +219,7 @@ fn limits(section: &Section<'_>) -> Option<Limits> {
         pins_before_ban: n(&limit_keys::PINS)?,
         proofs_before_ban: n(&limit_keys::PROOFS)?,
         logins_before_ban: n(&limit_keys::LOGINS)?,
+        handshakes_before_ban: n(&limit_keys::HANDSHAKES)?,
         ban_window: seconds(section, &limit_keys::WINDOW)?,
         ban: seconds(section, &limit_keys::BAN)?,
         addresses: n(&limit_keys::ADDRESSES)?,

@@ -45,6 +45,12 @@ impl PublicUrl {
         &self.domain
     }
 
+    /// The port of it, where it is an HTTPS one.
+    #[must_use]
+    pub fn https_port(&self) -> Option<u16> {
+        (self.scheme == "https").then(|| self.port.unwrap_or(443))
+    }
+
     /// `https://{name}.example.test`.
     #[must_use]
     pub fn pattern(&self) -> String {

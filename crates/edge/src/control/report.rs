@@ -20,6 +20,9 @@ pub struct Report {
     pub uptime_seconds: u64,
     /// Its doors.
     pub doors: Vec<DoorReport>,
+    /// The certificates of the HTTPS door.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateReport>,
     /// The live links, the oldest first.
     pub links: Vec<LinkReport>,
     /// The live tunnels by name.
@@ -32,13 +35,27 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DoorReport {
-    /// `http`, `tls`, `link`, `api` or `tcp`.
+    /// `http`, `https`, `tls`, `link`, `api` or `tcp`.
     pub door: String,
     /// `address:port`; of the TCP door the address alone.
     pub address: String,
     /// The ports that the TCP door may open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<String>,
+}
+
+/// A certificate that visitors are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateReport {
+    /// The names that it is good for.
+    pub names: Vec<String>,
+    /// `file` or `generated`.
+    pub source: String,
+    /// Its end, unix seconds.
+    pub not_after: u64,
+    /// SHA-256 of it, in hexadecimal pairs.
+    pub sha256: String,
 }
 
 /// An agent's link.

@@ -244,7 +244,8 @@ impl Exchange {
                 Poll::Pending => {}
             }
         }
-        let nothing = work.out.pending().is_empty() && self.down.direct == 0;
+        let nothing =
+            work.out.pending().is_empty() && self.down.direct == 0 && !visitor.has_unsent();
         self.down.state = if answer.received && nothing {
             State::Done
         } else {
@@ -328,7 +329,13 @@ impl Exchange {
             self.stream.consume(count - from_out);
             self.down.direct -= count - from_out;
         }
-        Ok(Poll::Ready(()))
+        match visitor.poll_flush(cx) {
+            Poll::Ready(sent) => sent.map(Poll::Ready).map_err(|_| Fail::Visitor),
+            Poll::Pending => {
+                self.taking.waits();
+                Ok(Poll::Pending)
+            }
+        }
     }
 }
 

@@ -20,7 +20,9 @@
 mod access_log;
 mod buffer;
 mod down;
+mod enter;
 mod forward;
+mod handover;
 mod idle;
 mod pump;
 mod rate;
@@ -40,7 +42,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adit_link::tasks::Tasks;
@@ -54,10 +56,12 @@ use tokio::sync::Semaphore;
 
 pub use self::access_log::{AccessLog, Form};
 use self::buffer::Work;
+pub use self::enter::serve_connection;
+pub(crate) use self::enter::{Place, answer_plain, serve_counted};
+pub use self::handover::{LinkUpgrade, Upgraded};
 use self::idle::{Budget, IdleStreams};
 pub use self::record::Record;
 use self::record::RequestId;
-pub use self::server::serve_connection;
 use crate::announced::Balancers;
 use crate::backend::{Backend, BackendId};
 use crate::limits::Limits;
@@ -90,6 +94,8 @@ pub struct HttpSettings {
     pub backend_idle: Duration,
     /// Proxies whose forwarded headers count.
     pub trusted: Vec<IpNet>,
+    /// The port where visitors find HTTPS, when plain HTTP only leads there.
+    pub https: Option<u16>,
 }
 
 impl Default for HttpSettings {
@@ -105,6 +111,7 @@ impl Default for HttpSettings {
             answer_time: None,
             backend_idle: Duration::from_secs(4),
             trusted: Vec::new(),
+            https: None,
         }
     }
 }
@@ -253,6 +260,8 @@ pub struct HttpDoor {
     checks: Semaphore,
     /// One for each visitor to whom a refusal is explained.
     turned_away: Semaphore,
+    /// Who takes connections for links.
+    link: OnceLock<Arc<dyn LinkUpgrade>>,
 }
 
 impl HttpDoor {
@@ -269,6 +278,7 @@ impl HttpDoor {
             next_id: AtomicU64::new(0),
             checks: Semaphore::new(2),
             turned_away: Semaphore::new(TURNED_AWAY),
+            link: OnceLock::new(),
             parts,
         })
     }

@@ -105,6 +105,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
@@ -191,7 +192,8 @@ mod tests {
     #[test]
     fn every_status_has_its_words() {
         for status in [
-            200, 308, 400, 401, 403, 404, 405, 408, 413, 414, 417, 429, 431, 502, 503, 504, 505,
+            200, 308, 400, 401, 403, 404, 405, 408, 413, 414, 417, 421, 429, 431, 502, 503, 504,
+            505,
         ] {
             assert!(!reason(status).is_empty(), "{status}");
         }

@@ -8,9 +8,6 @@ use super::route::Plan;
 use super::visitor::{AddressText, Peer};
 use crate::backend::Backend;
 
-/// The scheme this door speaks.
-const SCHEME: &str = "http";
-
 /// Whether the plan lets the upgrade through that the request asks for.
 pub(super) fn passes_upgrade(plan: &Plan, request: &Request<'_>) -> bool {
     let allowed = plan.options().map(|o| o.upgrades).unwrap_or_default();
@@ -52,7 +49,7 @@ pub(super) fn write_lead(
         client: behind.as_ref().map_or(peer.text(), AddressText::as_str),
         hops: draft.hops,
         trusted: peer.trusted,
-        scheme: SCHEME,
+        scheme: peer.scheme(),
         request_id: draft.id.as_bytes(),
         upgrade: passes_upgrade(plan, &request),
         drop_authorization: has_auth,
@@ -71,6 +68,12 @@ pub(super) fn origins(plan: &Plan, backend: &Backend) -> Vec<Origin> {
         .collect()
 }
 
+/// Whether the visitor came by HTTPS: to this edge, or to a proxy whose word
+/// counts.
+pub(super) fn is_secure(request: &Request<'_>, peer: &Peer) -> bool {
+    visitor_origin(request, peer).0 == "https"
+}
+
 /// Scheme and Host that the visitor used, for what is put in place of them.
 pub(super) fn visitor_origin<'a>(request: &Request<'a>, peer: &Peer) -> (&'static str, &'a [u8]) {
     let facts = Forwarding {
@@ -79,14 +82,14 @@ pub(super) fn visitor_origin<'a>(request: &Request<'a>, peer: &Peer) -> (&'stati
         client: "",
         hops: 0,
         trusted: peer.trusted,
-        scheme: SCHEME,
+        scheme: peer.scheme(),
         request_id: b"",
         upgrade: false,
         drop_authorization: false,
     };
     let scheme = match facts.visitor_scheme(request) {
         "https" => "https",
-        _ => SCHEME,
+        _ => "http",
     };
     (scheme, facts.visitor_host(request))
 }

@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use adit_http1::{Client, Framing, Name, Request, client_address};
+use adit_http1::{Authority, Client, Framing, Name, Request, client_address};
 use adit_link::Stream;
 use adit_routing::{Found, Route, RouteOptions, Target};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::Work;
+use super::enter::limit_extra;
 use super::record::{Fault, RequestId};
 use super::respond::{After, Extra};
-use super::server::{Connection, Then, limit_extra};
+use super::rewrite::is_secure;
+use super::server::{Connection, Then};
 use super::{HttpDoor, StatsRequest};
 use crate::backend::Backend;
 use crate::limits::{self, Strike};
@@ -57,6 +59,8 @@ enum Decision {
     Stats(Vec<u8>),
     Limited(limits::Refusal),
     Unknown,
+    /// The host is none that this TLS connection was made for.
+    Misdirected,
     TooLarge,
 }
 
@@ -82,6 +86,11 @@ impl Connection {
                 http.refused.of(HttpRefusal::UnknownHost).add(1);
                 work.draft.fault = Some(Fault::Text("no such host"));
                 (404, Extra::Nothing, false)
+            }
+            Decision::Misdirected => {
+                http.refused.of(HttpRefusal::UnknownHost).add(1);
+                work.draft.fault = Some(Fault::Text("host is none of the certificate's"));
+                (421, Extra::Nothing, keep)
             }
             Decision::TooLarge => {
                 http.refused.of(HttpRefusal::TooLarge).add(1);
@@ -128,7 +137,47 @@ impl Connection {
         {
             return Decision::Stats(body);
         }
-        look_up(&self.door, &request)
+        if self.is_misdirected(&request) {
+            return Decision::Misdirected;
+        }
+        match look_up(&self.door, &request) {
+            Decision::Unknown => Decision::Unknown,
+            found => self.https_url(&request).map_or(found, Decision::Redirect),
+        }
+    }
+
+    /// Whether a request came over a TLS connection that was made for others
+    /// (RFC 9110 §7.4).
+    fn is_misdirected(&self, request: &Request<'_>) -> bool {
+        let Some(served) = self.visitor.served() else {
+            return false;
+        };
+        let host = request.authority().map(|authority| &authority.host);
+        host.is_some_and(|host| !served.covers(host))
+    }
+
+    /// Where a request that came in plain HTTP has to go, where that is so.
+    fn https_url(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+        let port = self.door.parts.settings.https?;
+        if is_secure(request, &self.peer) {
+            return None;
+        }
+        let Authority { host, .. } = request.authority()?;
+        let target = request.target();
+        let mut url = match port {
+            443 => format!("https://{host}"),
+            port => format!("https://{host}:{port}"),
+        }
+        .into_bytes();
+        url.extend_from_slice(match target.path {
+            b"*" => b"/",
+            path => path,
+        });
+        if let Some(query) = target.query {
+            url.push(b'?');
+            url.extend_from_slice(query);
+        }
+        Some(url)
     }
 
     /// Whether the connection can go on after an answer of the door's own: a

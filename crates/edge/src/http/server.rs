@@ -4,35 +4,26 @@
 //! buffers come with the first byte of a head. A head has an absolute
 //! deadline, so that a slow sender of it gains nothing by sending slowly.
 
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_http1::{Body, Framing, Name, Refusal};
-use futures_util::future::Either;
-use tokio::net::TcpStream;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::HttpDoor;
 use super::buffer::Work;
+use super::enter::{LINGER_TIME, Place, linger};
+use super::handover::{Asked, Upgraded};
 use super::record::{Fault, Record};
 use super::respond::{self, After, Extra};
 use super::timer::Timer;
 use super::visitor::Peer;
-use crate::limits::{self, ConnectionPermit};
-use crate::metrics::{HttpRefusal, LimitRefusal, StatusClass};
+use crate::limits::ConnectionPermit;
+use crate::metrics::{HttpRefusal, StatusClass};
 use crate::visitor::Visitor;
-
-/// How long and how much of a refused request is read on, so that the refusal
-/// is not lost to a reset.
-const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
 
 /// How long a request waits for the first chunk of its body, which mostly comes
 /// with the head: what is malformed already there is refused before a backend
@@ -76,141 +67,49 @@ pub(super) enum Then {
     Cut,
 }
 
-/// The door, and one of its places for as long as this lives.
-pub(super) struct Place(Arc<HttpDoor>);
-
-impl Place {
-    fn take(door: Arc<HttpDoor>) -> Result<Self, Arc<HttpDoor>> {
-        let place = door.parts.places.try_acquire();
-        if place.map(SemaphorePermit::forget).is_ok() {
-            Ok(Self(door))
-        } else {
-            Err(door)
-        }
-    }
-}
-
-impl Deref for Place {
-    type Target = Arc<HttpDoor>;
-
-    fn deref(&self) -> &Arc<HttpDoor> {
-        &self.0
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.parts.places.add_permits(1);
-    }
-}
-
-/// Serves a visitor until the connection ends. `stop` ends it when no request
-/// is under way, else after that request. The socket should have
-/// `TCP_NODELAY`, from its listener: without it small answers may wait for
-/// acknowledgements.
-pub fn serve_connection(
-    socket: TcpStream,
-    peer: SocketAddr,
-    door: Arc<HttpDoor>,
-    stop: CancellationToken,
-) -> impl Future<Output = ()> {
-    let place = match Place::take(door) {
-        Ok(place) => place,
-        Err(door) => {
-            let refused = &door.parts.metrics.limits.refused;
-            refused.of(LimitRefusal::Full).add(1);
-            return Either::Left(Either::Left(ready(())));
-        }
-    };
-    if place.parts.balancers.announce(peer) {
-        // Boxed: other visitors should hold no room for it.
-        let announced = serve_announced(socket, peer, place, stop);
-        Either::Left(Either::Right(Box::pin(announced)))
-    } else {
-        Either::Right(serve_visitor(socket, peer, place, stop))
-    }
-}
-
-/// Serves a visitor whom a load balancer has to announce first.
-async fn serve_announced(
-    mut socket: TcpStream,
-    peer: SocketAddr,
-    place: Place,
-    stop: CancellationToken,
-) {
-    let visitor = place.parts.balancers.visitor(&mut socket, peer);
-    if let Some(Some(visitor)) = stop.run_until_cancelled(visitor).await {
-        serve_visitor(socket, visitor, place, stop).await;
-    }
-}
-
-async fn serve_visitor(socket: TcpStream, peer: SocketAddr, door: Place, stop: CancellationToken) {
-    let visitor = Visitor::new(socket);
-    let now = Instant::now().into_std();
-    match door.parts.limits.connect(peer.ip(), now) {
-        Ok(permit) => {
-            let mut connection = Connection {
-                peer: Peer::new(peer, &door.parts.settings.trusted),
-                door,
-                visitor,
-                permit,
-                timer: Timer::default(),
-                work: None,
-                wait_until: None,
-                parsed: false,
-                fresh: true,
-            };
-            connection.run(&stop).await;
-        }
-        // Boxed: those who may come in should hold no room for it.
-        Err(refusal) => Box::pin(turn_away(visitor, &door, refusal)).await,
-    }
-}
-
-/// Answers a connection that its address may not have.
-async fn turn_away(mut visitor: Visitor, door: &HttpDoor, refusal: limits::Refusal) {
-    let Ok(_explained) = door.turned_away.try_acquire() else {
-        return;
-    };
-    let mut work = door.take_work();
-    let extra = limit_extra(refusal);
-    respond::answer(&mut work.out.bytes, 429, extra, After::CLOSE);
-    let sent = poll_fn(|cx| poll_send(cx, &mut visitor, &mut work)).await;
-    door.parts
-        .metrics
-        .http
-        .refused
-        .of(HttpRefusal::Limited)
-        .add(1);
-    door.give_work(work);
-    if sent.is_ok() {
-        linger(&mut visitor, &mut Timer::default()).await;
-    }
-}
-
-/// What a limit tells the visitor.
-pub(super) fn limit_extra(refusal: limits::Refusal) -> Extra<'static> {
-    let wait = match refusal {
-        limits::Refusal::Banned { left } => left,
-        limits::Refusal::TooManyRequests { retry_after } => retry_after,
-        limits::Refusal::TooManyConnections => return Extra::Nothing,
-    };
-    Extra::RetryAfter(wait.as_secs() + 1)
-}
-
 impl Connection {
-    async fn run(&mut self, stop: &CancellationToken) {
+    pub(super) fn new(
+        visitor: Visitor,
+        peer: SocketAddr,
+        door: Place,
+        permit: ConnectionPermit,
+    ) -> Self {
+        let mut peer = Peer::new(peer, &door.parts.settings.trusted);
+        peer.secure = visitor.served().is_some();
+        Self {
+            peer,
+            door,
+            visitor,
+            permit,
+            timer: Timer::default(),
+            work: None,
+            wait_until: None,
+            parsed: false,
+            fresh: true,
+        }
+    }
+
+    /// Serves request after request, until the connection ends or is to be
+    /// handed on.
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Option<Box<Asked>> {
         let mut stopping = pin!(stop.cancelled());
         loop {
             let then = match poll_fn(|cx| self.poll_next(cx, stopping.as_mut())).await {
-                Next::Request => self.serve(stop).await,
+                Next::Request => match self.work.as_ref().and_then(|w| self.asks_for_link(w)) {
+                    Some(asked) => return Some(asked),
+                    None => self.serve(stop).await,
+                },
                 Next::Refused(refusal) => self.refuse(refusal).await,
                 Next::Slow => self.slow_head().await,
                 Next::Closed => break,
             };
             match then {
                 Then::Keep => {}
-                Then::Close | Then::Cut => break,
+                Then::Cut => break,
+                Then::Close => {
+                    self.close().await;
+                    break;
+                }
                 Then::Linger => {
                     linger(&mut self.visitor, &mut self.timer).await;
                     break;
@@ -220,6 +119,53 @@ impl Connection {
         if let Some(work) = self.work.take() {
             self.door.give_work(work);
         }
+        None
+    }
+
+    /// Gives the connection to whom it is for.
+    pub(super) async fn hand_over(mut self, asked: Asked) {
+        let Some(mut work) = self.work.take() else {
+            return;
+        };
+        asked.answer(&mut work.out.bytes);
+        let sent = self.send(&mut work).await;
+        let early = work.input.unread().to_vec();
+        work.next();
+        self.door.give_work(work);
+        // From here on it is no visitor's.
+        let Self {
+            visitor,
+            permit,
+            door,
+            ..
+        } = self;
+        drop((permit, door));
+        if let Some(transport) = visitor.into_transport().filter(|_| sent) {
+            let peer = asked.peer;
+            asked.hook.take(
+                asked.id,
+                Upgraded {
+                    transport,
+                    early,
+                    peer,
+                },
+            );
+        }
+    }
+
+    /// Says over TLS that the connection ends in order; elsewhere its end does.
+    async fn close(&mut self) {
+        if self.visitor.served().is_none() {
+            return;
+        }
+        let until = Instant::now() + LINGER_TIME;
+        poll_fn(|cx| {
+            if self.visitor.poll_shutdown(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            self.timer.poll(cx, Some(until))
+        })
+        .await;
     }
 
     /// Waits for a whole head.
@@ -360,6 +306,11 @@ impl Connection {
     ) -> bool {
         work.draft.status = status;
         respond::answer(&mut work.out.bytes, status, extra, after);
+        self.send(work).await
+    }
+
+    /// Sends what waits in `out`; false when the visitor does not take it.
+    async fn send(&mut self, work: &mut Work) -> bool {
         let until = Instant::now() + self.door.parts.settings.stall_time;
         poll_fn(|cx| {
             if let Poll::Ready(sent) = poll_send(cx, &mut self.visitor, work) {
@@ -458,32 +409,5 @@ pub(super) fn poll_send(
         work.out.advance(count);
         work.draft.sent += count as u64;
     }
-    Poll::Ready(Ok(()))
-}
-
-/// Ends our direction, then reads and drops for a moment: a socket closed with
-/// unread bytes is reset, and the visitor might lose the answer.
-async fn linger(visitor: &mut Visitor, timer: &mut Timer) {
-    let until = Instant::now() + LINGER_TIME;
-    let mut left = LINGER_BYTES;
-    let mut scrap = Vec::new();
-    poll_fn(|cx| {
-        if visitor.poll_shutdown(cx).is_pending() {
-            return timer.poll(cx, Some(until));
-        }
-        while left > 0 {
-            match visitor.poll_readable(cx) {
-                Poll::Ready(Ok(())) => scrap.resize(8192, 0),
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return timer.poll(cx, Some(until)),
-            }
-            match visitor.poll_read(cx, &mut scrap) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(count)) => left = left.saturating_sub(count),
-                Poll::Pending => return timer.poll(cx, Some(until)),
-            }
-        }
-        Poll::Ready(())
-    })
-    .await;
+    visitor.poll_flush(cx)
 }

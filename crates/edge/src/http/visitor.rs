@@ -33,6 +33,8 @@ pub(super) struct Peer {
     text: AddressText,
     /// A proxy whose word about the visitor counts.
     pub(super) trusted: bool,
+    /// It speaks TLS with this edge.
+    pub(super) secure: bool,
 }
 
 impl Peer {
@@ -42,7 +44,13 @@ impl Peer {
             address,
             text: AddressText::of(ip),
             trusted: trusted.iter().any(|net| net.contains(&ip)),
+            secure: false,
         }
+    }
+
+    /// The scheme of what it asks for.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     pub(super) fn text(&self) -> &str {

@@ -40,7 +40,7 @@ pub(super) struct Entry {
     /// Theoretical arrival time of the next request (GCRA, ITU-T I.371).
     pub(super) arrival: u64,
     pub(super) banned_until: u64,
-    pub(super) tallies: [Tally; 3],
+    pub(super) tallies: [Tally; 4],
 }
 
 impl Entry {
@@ -54,7 +54,7 @@ impl Entry {
             connections: 0,
             arrival: 0,
             banned_until: 0,
-            tallies: [Tally::default(); 3],
+            tallies: [Tally::default(); 4],
         }
     }
 

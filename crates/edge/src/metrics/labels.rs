@@ -15,6 +15,8 @@ labels!(
     Tcp = "tcp",
     /// Visitors of TLS tunnels.
     Tls = "tls",
+    /// Visitors over HTTPS.
+    Https = "https",
 );
 labels!(
     /// Which way bytes flow.
@@ -133,4 +135,24 @@ labels!(
     NoName = "no_name",
     /// No agent took it.
     NoBackend = "no_backend",
+);
+labels!(
+    /// How a connection of the HTTPS door began.
+    TlsOutcome "result":
+    /// Its handshake was done here.
+    Done = "done",
+    /// It was passed on to a TLS tunnel.
+    Passed = "passed",
+    /// It is no TLS.
+    NotTls = "not_tls",
+    /// Nothing that both sides speak, or a broken message.
+    Failed = "failed",
+    /// The visitor ended it by an alert: it does not trust the certificate.
+    Refused = "refused",
+    /// It took too long.
+    Slow = "slow",
+    /// The visitor went away.
+    Gone = "gone",
+    /// Its address makes more than it may.
+    Limited = "limited",
 );

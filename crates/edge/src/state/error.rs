@@ -118,7 +118,7 @@ impl StateError {
         }
     }
 
-    pub(super) fn damaged(path: &Path, problem: impl Into<String>) -> Self {
+    pub(crate) fn damaged(path: &Path, problem: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),
             problem: problem.into(),

@@ -4,6 +4,8 @@
 mod agents;
 mod compressed;
 mod http;
+mod https;
+mod https_faults;
 mod link;
 mod network;
 mod odd;

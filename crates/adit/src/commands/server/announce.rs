@@ -54,8 +54,14 @@ pub(super) fn for_scripts(facts: &Facts) -> String {
     if let Some(tls) = facts.tls {
         let _ = writeln!(text, "listening tls {tls}");
     }
+    if let Some(https) = facts.https {
+        let _ = writeln!(text, "listening https {https}");
+    }
     if let Some(api) = facts.api {
         let _ = writeln!(text, "listening api {api}");
+    }
+    if let Some(certificate) = &facts.certificate {
+        let _ = writeln!(text, "certificate {certificate}");
     }
     let _ = write!(text, "fingerprint {}", facts.fingerprint);
     text
@@ -72,7 +78,9 @@ pub(super) fn into_log(facts: &Facts, about: &About) {
         pin = asks(about.pin),
         "join string: {program} server --print-join{flags}; PIN: {program} server --print-pin{flags}"
     );
-    if facts.http.ip().is_loopback() {
+    if let (Some(door), Some(sha256)) = (facts.https, &facts.certificate) {
+        tracing::info!(target: "adit", %door, sha256, "visitors are served over HTTPS; names without a certificate of yours get this one");
+    } else if facts.http.ip().is_loopback() {
         tracing::info!(target: "adit", door = %facts.http, "visitors are served in plain HTTP, for a TLS proxy on this machine");
     } else {
         tracing::warn!(target: "adit", door = %facts.http, "visitors are served in plain HTTP: put the HTTP door behind your TLS proxy");
@@ -82,12 +90,55 @@ pub(super) fn into_log(facts: &Facts, about: &About) {
 /// The whole account, with join string and PIN: for a terminal only.
 pub(super) fn for_people(facts: &Facts, about: &About) -> String {
     let program = terminal::program();
-    let row = |name: &str, value: &str| format!("  {name:<12} {value}\n");
     let mut text = format!("Adit edge for {}\n\n", about.domain);
+    text += &doors(facts, about);
+    text += "\n";
+    text += &row("tunnels", &facts.url_pattern.replace("{name}", "NAME"));
+    text += &row("fingerprint", &facts.fingerprint.to_string());
+    if let Some(certificate) = &facts.certificate {
+        text += &row("certificate", &format!("SHA-256 {certificate}"));
+        text += &row("", "for names without one of yours");
+    }
+    text += &row("data", &about.data.display().to_string());
+    text += "\n";
+    text += &row("admits", admits(about.keys));
+    let pin = match (&facts.pin, about.pin) {
+        (Some(pin), PinPolicy::EveryStart) => format!("{}  asked of every agent", pin.expose()),
+        (Some(pin), _) => format!("{}  asked of agents not seen before", pin.expose()),
+        (None, _) => "none is asked".to_owned(),
+    };
+    text += &row("PIN", &pin);
+    let _ = write!(
+        text,
+        "\nOn the machine of a service: adit join, which asks for this string (it holds\nthe shared secret), then adit http 3000 --name app\n\n  {}\n\n",
+        facts.join.expose()
+    );
+    let _ = writeln!(
+        text,
+        "A string for one agent only: {program} server token new{}\n",
+        about.flags
+    );
+    text += &warning(facts, about);
+    text
+}
+
+fn row(name: &str, value: &str) -> String {
+    format!("  {name:<12} {value}\n")
+}
+
+/// Who comes in where.
+fn doors(facts: &Facts, about: &About) -> String {
+    let mut text = String::new();
     text += &row(
         "HTTP door",
         &format!("http://{}  visitors: {}", facts.http, open_to(facts.http)),
     );
+    if let Some(https) = facts.https {
+        text += &row(
+            "HTTPS door",
+            &format!("https://{https}  visitors: {}", open_to(https)),
+        );
+    }
     if let Some(tls) = facts.tls {
         text += &row(
             "TLS door",
@@ -113,29 +164,6 @@ pub(super) fn for_people(facts: &Facts, about: &About) -> String {
             &format!("http://{api}  metrics, no login: {}", open_to(api)),
         );
     }
-    text += "\n";
-    text += &row("tunnels", &facts.url_pattern.replace("{name}", "NAME"));
-    text += &row("fingerprint", &facts.fingerprint.to_string());
-    text += &row("data", &about.data.display().to_string());
-    text += "\n";
-    text += &row("admits", admits(about.keys));
-    let pin = match (&facts.pin, about.pin) {
-        (Some(pin), PinPolicy::EveryStart) => format!("{}  asked of every agent", pin.expose()),
-        (Some(pin), _) => format!("{}  asked of agents not seen before", pin.expose()),
-        (None, _) => "none is asked".to_owned(),
-    };
-    text += &row("PIN", &pin);
-    let _ = write!(
-        text,
-        "\nOn the machine of a service: adit join, which asks for this string (it holds\nthe shared secret), then adit http 3000 --name app\n\n  {}\n\n",
-        facts.join.expose()
-    );
-    let _ = writeln!(
-        text,
-        "A string for one agent only: {program} server token new{}\n",
-        about.flags
-    );
-    text += &warning(facts, about);
     text
 }
 
@@ -170,6 +198,9 @@ fn open_to_ip(ip: IpAddr) -> String {
 }
 
 fn warning(facts: &Facts, about: &About) -> String {
+    if facts.https.is_some() {
+        return agents_warning(facts).to_owned();
+    }
     let mut text =
         String::from("Visitors are served in plain HTTP: put the HTTP door behind your TLS proxy");
     text += match (facts.http.ip().is_loopback(), about.has_proxies) {
@@ -179,11 +210,15 @@ fn warning(facts: &Facts, about: &About) -> String {
             ",\nname the proxy in trusted_proxies, and let nobody else reach the door.\n"
         }
     };
+    text + agents_warning(facts)
+}
+
+fn agents_warning(facts: &Facts) -> &'static str {
     if facts.link.ip().is_loopback() {
-        text +=
-            "Agents of other machines need link = \"0.0.0.0:7400\" and public = \"HOST:7400\".\n";
+        "Agents of other machines need link = \"0.0.0.0:7400\" and public = \"HOST:7400\".\n"
+    } else {
+        ""
     }
-    text
 }
 
 #[cfg(test)]
@@ -197,6 +232,8 @@ mod tests {
         Facts {
             http: http.parse().unwrap(),
             tls: Some("127.0.0.1:8443".parse().unwrap()),
+            https: None,
+            certificate: None,
             link,
             api: Some("127.0.0.1:9090".parse().unwrap()),
             fingerprint: PublicKey([7; 32]),
@@ -263,6 +300,25 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('!'));
+    }
+
+    #[test]
+    fn a_door_with_tls_is_told_with_its_certificate() {
+        let facts = Facts {
+            https: Some("0.0.0.0:443".parse().unwrap()),
+            certificate: Some("AB:CD".to_owned()),
+            ..facts("127.0.0.1:8080", "0.0.0.0:7400")
+        };
+        let text = for_scripts(&facts);
+        assert!(text.contains("\nlistening https 0.0.0.0:443\n"), "{text}");
+        assert!(text.contains("\ncertificate AB:CD\n"), "{text}");
+        let text = for_people(&facts, &about());
+        assert!(
+            text.contains("  HTTPS door   https://0.0.0.0:443  visitors: everybody"),
+            "{text}"
+        );
+        assert!(text.contains("  certificate  SHA-256 AB:CD\n"), "{text}");
+        assert!(!text.contains("plain HTTP"), "{text}");
     }
 
     #[test]

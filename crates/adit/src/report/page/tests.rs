@@ -58,6 +58,7 @@ fn report() -> Report {
             door("api", "127.0.0.1:7401"),
             door("tcp", "0.0.0.0"),
         ],
+        certificates: Vec::new(),
         links: vec![link(1, Some(412)), link(2, None)],
         tunnels: vec![
             tunnel("app", "http", 310),
@@ -300,4 +301,39 @@ fn what_agents_send_cannot_steer_the_terminal() {
     let lines = status(&report, look(80));
     let steers = |line: &String| line.chars().any(char::is_control);
     assert!(!lines.iter().any(steers), "{lines:#?}");
+}
+
+#[test]
+fn certificates_have_a_table_where_there_are_some() {
+    let certificates = vec![
+        CertificateReport {
+            names: vec!["example.test".to_owned(), "*.example.test".to_owned()],
+            source: "file".to_owned(),
+            not_after: 1_800_000_000 + 90 * 86_400,
+            sha256: "AB:CD".to_owned(),
+        },
+        CertificateReport {
+            names: vec!["old.test".to_owned()],
+            source: "generated".to_owned(),
+            not_after: 1_700_000_000,
+            sha256: "EF:01".to_owned(),
+        },
+    ];
+    let report = Report {
+        certificates,
+        ..report()
+    };
+    let lines = status(&report, look(80));
+    let at = lines
+        .iter()
+        .position(|line| line.starts_with("CERTIFICATE"));
+    let table = &lines[at.unwrap()..][..3];
+    shows(
+        table,
+        "
+CERTIFICATE                   FROM       ENDS     SHA-256
+example.test, *.example.test  file       in 90 d  AB:CD
+old.test                      generated  over     EF:01
+",
+    );
 }

@@ -167,3 +167,94 @@ async fn a_thousand_idle_upgrades_hold_no_buffers() {
         assert_eq!(guest.until(">").await, format!("<{n}>"));
     }
 }
+
+/// Knows one id and keeps what it is given.
+#[derive(Default)]
+struct Links(Mutex<Vec<([u8; 8], Upgraded)>>);
+
+impl LinkUpgrade for Links {
+    fn knows(&self, id: [u8; 8]) -> bool {
+        id == [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]
+    }
+
+    fn take(&self, id: [u8; 8], upgraded: Upgraded) {
+        self.0.lock().unwrap().push((id, upgraded));
+    }
+}
+
+/// The example of RFC 6455 §1.3.
+fn ask_for_link(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn who_knows_a_link_is_handed_over_whole() {
+    let world = World::new(plain).await;
+    let links = Arc::<Links>::default();
+    world.door.set_link_upgrade(Arc::clone(&links) as _);
+    let mut guest = world.visit().await;
+    // The connection has served requests before.
+    guest.get("/before").await;
+    assert!(guest.answer().await.ends_with("/before"));
+    let ask = ask_for_link("/0123456789abcdef", "");
+    guest.send(format!("{ask}frames")).await;
+    let head = guest.head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+        "{head}"
+    );
+    let (id, mut upgraded) = loop {
+        if let Some(taken) = links.0.lock().unwrap().pop() {
+            break taken;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(links.knows(id));
+    assert_eq!(upgraded.early, b"frames");
+    guest.send("more").await;
+    let mut more = [0; 4];
+    upgraded.transport.read_exact(&mut more).await.unwrap();
+    assert_eq!(&more, b"more");
+    upgraded.transport.write_all(b"back").await.unwrap();
+    assert_eq!(guest.until("back").await, "back");
+    drop(upgraded);
+    assert_eq!(guest.rest().await, "");
+    // Neither a request nor a visitor any more.
+    let http = &world.metrics().http;
+    assert_eq!(
+        (http.requests.sum(), http.active.get(), http.upgrades.get()),
+        (1, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn who_knows_none_is_a_visitor_like_any_other() {
+    let world = World::new(plain).await;
+    world.door.set_link_upgrade(Arc::new(Links::default()) as _);
+    let known = "/0123456789abcdef";
+    for ask in [
+        ask_for_link("/0123456789abcdee", ""),
+        ask_for_link("/0123456789ABCDEF", ""),
+        ask_for_link("/0123456789abcdef0", ""),
+        ask_for_link("/0123456789abcdef?", ""),
+        ask_for_link("/", ""),
+        ask_for_link(known, "Sec-WebSocket-Version: 13\r\n"),
+        ask_for_link(known, "").replace("Version: 13", "Version: 8"),
+        ask_for_link(known, "").replace("ub25jZQ==", ""),
+        ask_for_link(known, "").replace("GET", "POST"),
+        ask_for_link(known, "").replace("websocket", "other"),
+    ] {
+        let mut guest = world.visit().await;
+        guest.send(&ask).await;
+        // The service knows no WebSocket and answers with the path.
+        let answer = guest.answer().await;
+        assert_eq!(status(&answer), 200, "{ask}\n{answer}");
+    }
+}
