@@ -17,24 +17,52 @@ pub(crate) struct Command {
     /// Length of each load in seconds
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// Loads to run
-    #[arg(long, value_delimiter = ',', default_values_t = Load::ALL)]
-    pub(crate) loads: Vec<Load>,
-    /// Subjects to run
-    #[arg(long, value_delimiter = ',', default_values_t = Name::DEFAULT)]
-    pub(crate) subjects: Vec<Name>,
+    /// Loads to run [default: those that the chosen path is for]
+    #[arg(long, value_delimiter = ',')]
+    loads: Vec<Load>,
+    /// Subjects to run [default: those that the chosen path is for]
+    #[arg(long, value_delimiter = ',')]
+    subjects: Vec<Name>,
     /// The adit program to measure [default: built from this workspace]
     #[arg(long)]
     pub(crate) adit: Option<PathBuf>,
     /// Leave out peers that are not installed instead of installing them
     #[arg(long)]
     pub(crate) no_install: bool,
+    /// Put edge and visitors at one end of a long path, agent and service at the
+    /// other: 80 ms there and back, 0.1 % loss, 100 Mbit/s
+    #[arg(long)]
+    pub(crate) far: bool,
+    /// Congestion control that the ends of the long path have by default
+    #[arg(long, default_value = "cubic")]
+    pub(crate) congestion: String,
+    /// The words that place a program at the other end, from one end of it
+    #[arg(long, hide = true)]
+    pub(crate) placed: Option<String>,
     /// Print what a subject's processes say, kept in this folder
     #[arg(long)]
     pub(crate) keep: Option<PathBuf>,
 }
 
 impl Command {
+    /// Loads to run.
+    pub(crate) fn loads(&self) -> &[Load] {
+        match (self.loads.is_empty(), self.far) {
+            (false, _) => &self.loads,
+            (true, false) => &Load::ALL,
+            (true, true) => &Load::FAR,
+        }
+    }
+
+    /// Subjects to run.
+    pub(crate) fn subjects(&self) -> &[Name] {
+        match (self.subjects.is_empty(), self.far) {
+            (false, _) => &self.subjects,
+            (true, false) => &Name::DEFAULT,
+            (true, true) => &Name::FAR,
+        }
+    }
+
     /// Length of each load.
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs_f64(self.seconds.clamp(0.1, 600.0))
@@ -73,11 +101,18 @@ pub(crate) enum Load {
     Conns160,
     /// Keep-alive on 1,600 connections
     Conns1600,
+    /// One download that goes on, from its fourth second (for the long path)
+    Stream,
+    /// The same, and eight visitors that ask for 1 KiB beside it
+    Beside,
     /// 20, 200 and 2,000 idle links, held by another process (Adit only)
     Idle,
 }
 
 impl Load {
+    /// Those of the long path.
+    const FAR: [Self; 2] = [Self::Stream, Self::Beside];
+
     /// The loads of a run that names none.
     const ALL: [Self; 5] = [
         Self::Keepalive,
@@ -112,6 +147,15 @@ pub(crate) enum Name {
 }
 
 impl Name {
+    /// Those of the long path: what carries bytes and can be placed apart.
+    const FAR: [Self; 5] = [
+        Self::Direct,
+        Self::AditTcp,
+        Self::Rathole,
+        Self::RatholeNoise,
+        Self::Ssh,
+    ];
+
     /// The subjects of a run that names none.
     const DEFAULT: [Self; 6] = [
         Self::Direct,

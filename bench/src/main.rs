@@ -18,6 +18,7 @@
 mod bulk;
 mod command;
 mod error;
+mod far;
 mod hold;
 mod http;
 mod idle;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
 async fn act(command: &command::Command) -> Result<(), error::BenchError> {
     match &command.part {
         Some(command::Part::Hold { join, count }) => hold::run(join, *count).await,
+        None if command.far && command.placed.is_none() => far::run(command).await,
         None => {
             println!("{}", rounds::run(command).await?);
             Ok(())

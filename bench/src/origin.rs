@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 use crate::error::BenchError;
+use crate::far::Sides;
 use crate::locate;
 use crate::process::Running;
 use crate::workshop::{Workshop, fill, free};
@@ -24,7 +25,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Writes its files and waits until it listens.
-    pub(crate) async fn start(workshop: &Workshop) -> Result<Self, BenchError> {
+    pub(crate) async fn start(workshop: &Workshop, sides: &Sides) -> Result<Self, BenchError> {
         let nginx = locate::system("nginx", "nginx-light")?;
         let dir = workshop.folder("origin")?;
         let www = workshop.folder("origin/www")?;
@@ -36,7 +37,7 @@ impl Origin {
             let path = www.join(name);
             fs::write(&path, bytes).map_err(BenchError::io(format!("write {}", path.display())))?;
         }
-        let address = free()?;
+        let address = SocketAddr::new(sides.service, free()?.port());
         let template = include_str!("../peers/nginx.conf");
         let values: [(&str, &dyn std::fmt::Display); 2] =
             [("dir", &dir.display()), ("origin", &address)];
@@ -47,7 +48,7 @@ impl Origin {
             "-c",
             &file.display().to_string(),
         ];
-        let mut process = Running::start(&nginx, &arguments, &dir, "nginx")?;
+        let mut process = Running::start_by(&sides.words, &nginx, &arguments, &dir, "nginx")?;
         process
             .until("listening", async || {
                 TcpStream::connect(address).await.is_ok()

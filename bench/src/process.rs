@@ -39,11 +39,26 @@ impl Running {
         dir: &Path,
         name: &str,
     ) -> Result<Self, BenchError> {
+        Self::start_by(&[], program, arguments, dir, name)
+    }
+
+    /// The same with words in front of the program that run it elsewhere,
+    /// under the id that it would have anyway.
+    pub(crate) fn start_by<A: AsRef<OsStr>>(
+        words: &[String],
+        program: &Path,
+        arguments: &[A],
+        dir: &Path,
+        name: &str,
+    ) -> Result<Self, BenchError> {
         let log = dir.join(format!("{name}.log"));
         let file =
             File::create(&log).map_err(BenchError::io(format!("write {}", log.display())))?;
         let copy = file.try_clone().map_err(BenchError::io("share a log"))?;
-        let child = Command::new(program)
+        let words = words.iter().map(OsStr::new);
+        let mut all = words.chain([program.as_os_str()]);
+        let child = Command::new(all.next().unwrap_or_default())
+            .args(all)
             .args(arguments)
             .current_dir(dir)
             .stdin(Stdio::null())

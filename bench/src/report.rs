@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::command::{Load, Name};
+use crate::far::LINE;
 use crate::idle::Held;
 
 /// One load on one subject in one round.
@@ -27,6 +28,10 @@ impl Figure {
 
     fn speed(&self) -> f64 {
         self.bytes as f64 / self.seconds / 1e9
+    }
+
+    fn megabits(&self) -> f64 {
+        self.bytes as f64 * 8.0 / self.seconds / 1e6
     }
 
     fn cpu_an_answer(&self) -> f64 {
@@ -74,6 +79,9 @@ impl Report {
 
     fn section(&self, f: &mut fmt::Formatter<'_>, load: Load) -> fmt::Result {
         let bulk = matches!(load, Load::Bulk1 | Load::Bulk8 | Load::Text1);
+        if matches!(load, Load::Stream | Load::Beside) {
+            return self.far_section(f, load);
+        }
         writeln!(f, "\n### {}\n", title(load))?;
         if bulk {
             writeln!(
@@ -90,6 +98,42 @@ impl Report {
             if *at == load {
                 self.row(f, load, *name, bulk)?;
             }
+        }
+        Ok(())
+    }
+
+    fn far_section(&self, f: &mut fmt::Formatter<'_>, load: Load) -> fmt::Result {
+        writeln!(
+            f,
+            "\n### {}\n\n| | Mbit/s | share of the line | of rathole plain | small: p50 ms | p99 ms |\n|---|---|---|---|---|---|",
+            title(load)
+        )?;
+        let rows = self.figures.keys().filter(|(at, _)| *at == load);
+        for (_, name) in rows {
+            let median = |of: fn(&Figure) -> f64| self.median(load, *name, of).unwrap_or(f64::NAN);
+            let errors = self.figures.get(&(load, *name)).into_iter().flatten();
+            let errors: u64 = errors.map(|figure| figure.errors).sum();
+            let title = match errors {
+                0 => name.title().to_owned(),
+                _ => format!("{} ({errors} errors)", name.title()),
+            };
+            let number = |value: f64, digits: usize| match value.is_nan() {
+                true => "–".to_owned(),
+                false => format!("{value:.digits$}"),
+            };
+            writeln!(
+                f,
+                "| {title} | {:.1} | {:.0} % | {} | {} | {} |",
+                median(Figure::megabits),
+                median(Figure::megabits) * 100.0 / LINE,
+                number(
+                    self.ratio(load, *name, Figure::megabits)
+                        .unwrap_or(f64::NAN),
+                    2
+                ),
+                number(median(|x| x.p50), 0),
+                number(median(|x| x.p99), 0),
+            )?;
         }
         Ok(())
     }
@@ -177,5 +221,7 @@ fn title(load: Load) -> &'static str {
         Load::Conns160 => "Growth: HTTP keep-alive, 160 connections (10×)",
         Load::Conns1600 => "Growth: HTTP keep-alive, 1,600 connections (100×)",
         Load::Idle => "Idle links",
+        Load::Stream => "One stream",
+        Load::Beside => "One stream, and 8 visitors asking for 1 KiB beside it",
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::bulk;
 use crate::command::{Command, Load, Name};
 use crate::error::BenchError;
+use crate::far;
 use crate::http::{self, Seen};
 use crate::idle;
 use crate::origin::Origin;
@@ -18,15 +19,16 @@ const WARM: Duration = Duration::from_millis(500);
 pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
     let workshop = Workshop::open(command.keep.as_deref())?;
     let mut missing = Vec::new();
-    let mut programs = Programs::default();
+    let sides = far::sides(command)?;
+    let mut programs = Programs::new(sides.clone());
     let mut names = Vec::new();
-    for &name in &command.subjects {
+    for &name in command.subjects() {
         match programs.need(name, command).await {
             Ok(()) => names.push(name),
             Err(why) => missing.push((name, why.to_string())),
         }
     }
-    let origin = Origin::start(&workshop).await?;
+    let origin = Origin::start(&workshop, &sides).await?;
     let mut figures: BTreeMap<(Load, Name), Vec<Figure>> = BTreeMap::new();
     for round in 0..command.rounds {
         for turn in 0..names.len() {
@@ -41,7 +43,7 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
                     continue;
                 }
             };
-            for &load in command.loads.iter().filter(|load| **load != Load::Idle) {
+            for &load in command.loads().iter().filter(|load| **load != Load::Idle) {
                 let figure = measure(&subject, load, command.length()).await;
                 figures.entry((load, name)).or_default().push(figure);
             }
@@ -49,7 +51,7 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
         }
     }
     let mut idle = Vec::new();
-    if command.loads.contains(&Load::Idle) && names.contains(&Name::Adit) {
+    if command.loads().contains(&Load::Idle) && names.contains(&Name::Adit) {
         let (held, failed) = idle::measure(&programs, &workshop).await;
         idle = held;
         missing.extend(failed.map(|why| (Name::Adit, format!("idle links: {why}"))));
@@ -94,5 +96,7 @@ async fn carry(subject: &Subject, load: Load, length: Duration) -> Seen {
         Load::Conns1600 => http::keepalive(door, 1600, length).await,
         // Measured apart, with an edge of its own.
         Load::Idle => Seen::default(),
+        Load::Stream => bulk::flow(door, length).await,
+        Load::Beside => bulk::beside(door, length).await,
     }
 }

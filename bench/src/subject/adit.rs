@@ -31,7 +31,7 @@ pub(super) async fn start(
     let values: [(&str, &dyn Display); 2] = [("dir", &dir.display()), ("origin", &origin)];
     let client = fill(dir, "client.toml", client, &values)?;
     let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
-    let agent = Running::start(program, &arguments, dir, "client")?;
+    let agent = programs.agent(program, &arguments, dir, "client")?;
     Ok((vec![agent, edge], door))
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn start_tcp(
     ];
     let client = fill(dir, "client.toml", client, &values)?;
     let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
-    let mut agent = Running::start(program, &arguments, dir, "client")?;
+    let mut agent = programs.agent(program, &arguments, dir, "client")?;
     let log = agent.log().to_owned();
     // The edge chooses the port and tells it.
     let told = || {
@@ -73,7 +73,7 @@ pub(crate) async fn start_edge(
     settings: Settings,
 ) -> Result<(Running, SocketAddr), BenchError> {
     let program = programs.get("adit")?;
-    let (link, door, api) = (free()?, free()?, free()?);
+    let (link, door, api) = (programs.link()?, free()?, free()?);
     let server = match settings {
         Settings::Free => include_str!("../../peers/adit-server.toml"),
         Settings::Default => include_str!("../../peers/adit-server-default.toml"),

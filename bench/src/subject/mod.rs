@@ -6,26 +6,54 @@ mod rathole;
 mod ssh;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::command::{Command, Name};
 use crate::error::BenchError;
+use crate::far::Sides;
 use crate::http::{Door, keepalive};
 use crate::locate;
 use crate::process::{Running, Table, resident};
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, free};
 
 /// The host name by which Adit knows the service; the others ignore it.
 const HOST: &str = "app.localhost";
 
 /// The programs that a run needs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Programs {
     found: HashMap<&'static str, PathBuf>,
+    sides: Sides,
 }
 
 impl Programs {
+    /// None yet.
+    pub(crate) fn new(sides: Sides) -> Self {
+        Self {
+            found: HashMap::new(),
+            sides,
+        }
+    }
+
+    /// An address for a link door that was free a moment ago.
+    fn link(&self) -> Result<SocketAddr, BenchError> {
+        let port = free()?.port();
+        Ok(SocketAddr::new(self.sides.edge, port))
+    }
+
+    /// Starts a program on the agent's side.
+    fn agent<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        arguments: &[A],
+        dir: &Path,
+        name: &str,
+    ) -> Result<Running, BenchError> {
+        Running::start_by(&self.sides.words, program, arguments, dir, name)
+    }
+
     /// Finds or installs what `name` needs.
     pub(crate) async fn need(&mut self, name: Name, command: &Command) -> Result<(), BenchError> {
         let install = !command.no_install;

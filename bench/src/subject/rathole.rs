@@ -37,7 +37,7 @@ pub(super) async fn start(
     transport: Transport,
 ) -> Result<(Vec<Running>, SocketAddr), BenchError> {
     let program = programs.get("rathole")?;
-    let (link, door) = (free()?, free()?);
+    let (link, door) = (programs.link()?, free()?);
     let (server, client, keys) = match transport {
         Transport::Plain => (
             include_str!("../../peers/rathole-server.toml"),
@@ -68,7 +68,7 @@ pub(super) async fn start(
     )?;
     edge.until("listening", async || TcpStream::connect(link).await.is_ok())
         .await?;
-    let agent = Running::start(
+    let agent = programs.agent(
         program,
         &["--client".as_ref(), client.as_os_str()],
         dir,

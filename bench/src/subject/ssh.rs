@@ -34,7 +34,7 @@ pub(super) async fn start(
     if root {
         fs::create_dir_all(CONFINEMENT).map_err(BenchError::io("make /run/sshd"))?;
     }
-    let (link, door) = (free()?, free()?);
+    let (link, door) = (programs.link()?, free()?);
     let template = include_str!("../../peers/sshd_config");
     let values: [(&str, &dyn Display); 2] = [("dir", &dir.display()), ("link", &link)];
     let file = fill(dir, "sshd_config", template, &values)?;
@@ -70,7 +70,7 @@ pub(super) async fn start(
         format!("-R{door}:{origin}"),
         format!("{user}@{}", link.ip()),
     ];
-    let agent = Running::start(programs.get("ssh")?, &arguments, dir, "ssh")?;
+    let agent = programs.agent(programs.get("ssh")?, &arguments, dir, "ssh")?;
     Ok((vec![agent, edge], door))
 }
 

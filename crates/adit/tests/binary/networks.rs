@@ -5,7 +5,7 @@ use std::thread;
 
 use adit_testkit::network::{Condition, End, Network};
 use adit_testkit::peers::{python, repository};
-use adit_testkit::process::Process;
+use adit_testkit::process::{Ended, Process};
 use adit_testkit::raw::{Socket, origin};
 use adit_testkit::wait::{until, until_true};
 
@@ -161,6 +161,31 @@ fn a_wire_that_was_cut_resets_visitors_and_the_link_comes_back() {
     assert_eq!(apart.edge.stop().0, Some(0));
 }
 
+/// What a scanner was told names nothing, and the link door said nothing.
+fn learns_nothing(said: &Ended) {
+    let open: Vec<_> = said
+        .lines
+        .iter()
+        .filter_map(|l| l.strip_prefix("open "))
+        .collect();
+    assert_eq!(open, ["80", "2222", "7400", "8443"], "{}", said.text());
+    for line in &said.lines {
+        assert!(!line.to_lowercase().contains("adit"), "{line}");
+        assert!(!line.starts_with("datagram"), "{line}");
+        if line.starts_with(&format!("said {LINK} ")) {
+            let silent = ["b''", "b'' gone", "refused"];
+            assert!(
+                silent.iter().any(|end| line.ends_with(&format!(" {end}"))),
+                "{line}"
+            );
+        }
+        if let Some(answer) = line.strip_prefix("said 80 ") {
+            let known = ["HTTP/1.1 4", "b''", "refused"];
+            assert!(known.iter().any(|words| answer.contains(words)), "{line}");
+        }
+    }
+}
+
 /// What a scanner learns of an edge that is busy: which ports there are.
 #[test]
 fn a_port_scan_learns_nothing_and_bans_itself_alone() {
@@ -187,27 +212,7 @@ fn a_port_scan_learns_nothing_and_bans_itself_alone() {
     });
     let said = scan.ended();
     assert!(said.status.success(), "{}", said.text());
-    let open: Vec<_> = said
-        .lines
-        .iter()
-        .filter_map(|l| l.strip_prefix("open "))
-        .collect();
-    assert_eq!(open, ["80", "2222", "7400", "8443"], "{}", said.text());
-    for line in &said.lines {
-        assert!(!line.to_lowercase().contains("adit"), "{line}");
-        assert!(!line.starts_with("datagram"), "{line}");
-        if line.starts_with(&format!("said {LINK} ")) {
-            let silent = ["b''", "b'' gone", "refused"];
-            assert!(
-                silent.iter().any(|end| line.ends_with(&format!(" {end}"))),
-                "{line}"
-            );
-        }
-        if let Some(answer) = line.strip_prefix("said 80 ") {
-            let known = ["HTTP/1.1 4", "b''", "refused"];
-            assert!(known.iter().any(|words| answer.contains(words)), "{line}");
-        }
-    }
+    learns_nothing(&said);
 
     // Who goes on guessing is banned at every door, and nobody else is.
     let (stranger, link) = (apart.end("stranger"), (edge.address(), LINK).into());
