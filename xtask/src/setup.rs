@@ -17,7 +17,7 @@ struct Peer {
     used: &'static str,
 }
 
-const PEERS: [Peer; 11] = [
+const PEERS: [Peer; 13] = [
     Peer {
         program: "nginx",
         package: "nginx-light",
@@ -66,6 +66,16 @@ const PEERS: [Peer; 11] = [
     Peer {
         program: "ssh",
         package: "openssh-client",
+        used: "its visitor",
+    },
+    Peer {
+        program: "dnsmasq",
+        package: "dnsmasq-base",
+        used: "a real service behind UDP tunnels",
+    },
+    Peer {
+        program: "dig",
+        package: "bind9-dnsutils",
         used: "its visitor",
     },
     Peer {

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agents, client, completions, config, edge, explain, guests, http, join, key, secret, server,
-    status, tcp, top,
+    status, tcp, top, udp,
 };
 use crate::{demo, terminal};
 
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Http(http::Args),
     /// Publish one TCP service
     Tcp(tcp::Args),
+    /// Publish one UDP service
+    Udp(udp::Args),
     /// Publish one service that speaks TLS itself, by name
     Tls(tcp::TlsArgs),
     /// Publish the tunnels of a configuration file

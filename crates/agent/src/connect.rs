@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::allowed::AllowedTargets;
+use crate::datagrams::Addresses;
 use crate::local::Local;
 use crate::target::{Host, Place};
 
@@ -131,6 +132,28 @@ impl Connector {
         }
     }
 
+    /// Where datagrams go: the addresses in the order in which they are to be
+    /// tried.
+    pub(crate) async fn datagrams(&self, patience: Duration) -> Result<Addresses, NotReached> {
+        let by = Instant::now() + patience.saturating_sub(WAY_BACK).min(LONGEST);
+        match &self.place {
+            Place::Tcp { host, port, .. } => {
+                let found = self.resolve(host, *port, by).await?;
+                let found = self.permitted(host, found)?;
+                if let Some(first) = found.first() {
+                    self.remember(&found, *first);
+                }
+                Addresses::new(found).map_err(|error| self.failed(code_of(&error), error))
+            }
+            Place::Unix(_) => Err(self.failed(Code::TARGET_UNREACHABLE, "no datagrams here")),
+        }
+    }
+
+    /// What the system told of the target, in its owner's words.
+    pub(crate) fn not_reached(&self, error: &io::Error) -> NotReached {
+        self.failed(code_of(error), error)
+    }
+
     async fn connect_tcp(
         &self,
         host: &Host,
@@ -235,7 +258,7 @@ impl Connector {
     }
 
     /// The address that answered is tried first next time.
-    fn remember(&self, addresses: &[SocketAddr], answered: SocketAddr) {
+    pub(crate) fn remember(&self, addresses: &[SocketAddr], answered: SocketAddr) {
         let answered = addresses.iter().position(|address| *address == answered);
         let answered = answered.unwrap_or(0);
         let mut resolved = self.resolved();

@@ -1,16 +1,19 @@
-//! Serves one stream of an edge: permission, target, bytes both ways.
+//! Serves one stream of an edge: permission, target, bytes or datagrams both
+//! ways.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_link::agent::{BoxFuture, StreamHandler};
-use adit_link::{Channel, Incoming, StreamError};
+use adit_link::{Channel, Datagrams, Incoming, StreamError};
 use adit_model::Code;
-use adit_wire::{ResetReason, Start};
+use adit_wire::{ResetReason, Start, TunnelKind};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::connect::NotReached;
+use crate::datagrams;
 use crate::events::{AgentEvent, Teller, Visitor, VisitorChange};
 use crate::pump::{Broken, pump};
 use crate::tunnels::{Tunnel, Tunnels};
@@ -38,7 +41,10 @@ impl Forwarder {
             return Err(ResetReason::Draining);
         }
         let tunnel = self.tunnels.get(start.tunnel);
-        tunnel.cloned().ok_or(ResetReason::NoSuchTunnel)
+        let tunnel = tunnel.ok_or(ResetReason::NoSuchTunnel)?;
+        let fits = start.idle_ms.is_some() == (tunnel.kind == TunnelKind::Udp);
+        fits.then(|| Arc::clone(tunnel))
+            .ok_or(ResetReason::Protocol)
     }
 }
 
@@ -49,7 +55,13 @@ impl StreamHandler for Forwarder {
         let counted = self.streams.token();
         Box::pin(async move {
             match permitted {
-                Ok(tunnel) => serve(incoming, &tunnel, &teller, counted).await,
+                Ok(tunnel) => match incoming.start().idle_ms {
+                    None => serve(incoming, &tunnel, &teller, counted).await,
+                    Some(idle) => {
+                        let idle = Duration::from_millis(idle.get().into());
+                        serve_flow(incoming, &tunnel, &teller, idle, counted).await
+                    }
+                },
                 Err(reason) => {
                     incoming.refuse(reason).await;
                     None
@@ -91,9 +103,7 @@ async fn serve(
     let (carried, channel) = pump(stream, local).await;
     match &carried.broken {
         None => {}
-        Some(Broken::Visitor(StreamError::Protocol)) => {
-            tracing::warn!(tunnel = %tunnel.name, "a channel was ended: its bytes were altered");
-        }
+        Some(Broken::Visitor(StreamError::Protocol)) => altered(tunnel),
         Some(Broken::Visitor(error)) => tracing::debug!(tunnel = %tunnel.name, %error, "visitor"),
         Some(Broken::Target(error)) => {
             let why = format!("{}: {}", tunnel.target, in_the_middle(error));
@@ -107,6 +117,57 @@ async fn serve(
         carried.broken.is_none(),
     );
     channel
+}
+
+/// A flow of datagrams. There is nothing to connect to: the stream is taken as
+/// soon as there is a socket.
+async fn serve_flow(
+    incoming: Incoming,
+    tunnel: &Tunnel,
+    teller: &Teller,
+    idle: Duration,
+    _counted: TaskTrackerToken,
+) -> Option<Channel> {
+    let patience = incoming.start().patience();
+    let addresses = match tunnel.connector.datagrams(patience).await {
+        Ok(addresses) => addresses,
+        Err(failed) => {
+            report(tunnel, teller, &failed);
+            incoming.refuse(failed.reason()).await;
+            return None;
+        }
+    };
+    let visit = Visit::begin(*incoming.start(), tunnel, teller);
+    let link = Datagrams::of(incoming.accept().ok()?)?;
+    let lost = |code, why: &str| {
+        let why = format!("{}: {why}", tunnel.target);
+        report(tunnel, teller, &NotReached { code, why });
+    };
+    let (carried, channel) = datagrams::carry(link, addresses, &tunnel.connector, idle, lost).await;
+    match &carried.broken {
+        None => {}
+        Some(datagrams::Broken::Visitor(StreamError::Protocol)) => altered(tunnel),
+        Some(datagrams::Broken::Visitor(error)) => {
+            tracing::debug!(tunnel = %tunnel.name, %error, "visitor");
+        }
+        Some(datagrams::Broken::Target(error)) => {
+            report(tunnel, teller, &tunnel.connector.not_reached(error));
+        }
+    }
+    if carried.too_large + carried.overrun > 0 {
+        let (too_large, overrun) = (carried.too_large, carried.overrun);
+        tracing::debug!(tunnel = %tunnel.name, too_large, overrun, "a flow has lost datagrams");
+    }
+    visit.end(
+        carried.to_target,
+        carried.to_visitor,
+        carried.broken.is_none(),
+    );
+    channel
+}
+
+fn altered(tunnel: &Tunnel) {
+    tracing::warn!(tunnel = %tunnel.name, "a channel was ended: its bytes were altered");
 }
 
 fn in_the_middle(error: &io::Error) -> String {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::allowed::AllowedTargets;
 use crate::announce::ProxyProtocol;
 use crate::random;
-use crate::target::{HostHeader, Place, Target, TcpTarget};
+use crate::target::{HostHeader, Place, Target, TcpTarget, UdpTarget};
 
 /// Everything that [`crate::run()`] needs.
 #[derive(Debug)]
@@ -75,6 +75,13 @@ pub enum Carries {
         /// How the target is told of its visitor before the first byte.
         proxy_protocol: Option<ProxyProtocol>,
     },
+    /// Datagrams of a public port.
+    Datagrams {
+        /// Where its flows lead.
+        target: UdpTarget,
+        /// The public port; `None`: one that the edge chooses.
+        port: Option<NonZeroU16>,
+    },
 }
 
 /// Where visitors of bytes come in.
@@ -127,6 +134,7 @@ impl Carries {
         match self {
             Self::Http { target, .. } => target.label(),
             Self::Bytes { target, .. } => target.label(),
+            Self::Datagrams { target, .. } => target.label(),
         }
     }
 
@@ -134,6 +142,7 @@ impl Carries {
         match self {
             Self::Http { target, .. } => target.place(),
             Self::Bytes { target, .. } => target.place(),
+            Self::Datagrams { target, .. } => target.place(),
         }
     }
 
@@ -146,7 +155,7 @@ impl Carries {
                 insecure_target,
                 ..
             } => target.is_tls().then_some(*insecure_target),
-            Self::Bytes { .. } => None,
+            Self::Bytes { .. } | Self::Datagrams { .. } => None,
         }
     }
 }

@@ -29,6 +29,9 @@ pub enum TargetError {
     /// A URL where no protocol is spoken.
     #[error("a TCP tunnel carries bytes as they are: write host:port, not {0:?}")]
     NotBytes(String),
+    /// A URL or a Unix socket where datagrams are carried.
+    #[error("a UDP tunnel carries datagrams: write a port or host:port, not {0:?}")]
+    NotDatagrams(String),
     /// A scheme that no local service is reached by.
     #[error("target scheme {0:?} is not known: use http://, https:// or unix:")]
     Scheme(String),
@@ -62,6 +65,10 @@ pub struct Target(Place);
 /// A local service whose bytes are carried as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TcpTarget(Place);
+
+/// A local service that takes datagrams.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UdpTarget(Place);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
@@ -103,6 +110,18 @@ impl Target {
 }
 
 impl TcpTarget {
+    pub(crate) fn place(&self) -> &Place {
+        &self.0
+    }
+
+    /// The target as people write it, at most 256 characters.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl UdpTarget {
     pub(crate) fn place(&self) -> &Place {
         &self.0
     }
@@ -217,6 +236,26 @@ impl FromStr for TcpTarget {
             Ok(Target(place)) => Ok(Self(place)),
             Err(TargetError::Empty | TargetError::NotATarget(_)) => {
                 Err(TargetError::NotAPlace(shortened(text)))
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+impl fmt::Display for UdpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for UdpTarget {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        match text.parse::<TcpTarget>() {
+            Ok(TcpTarget(place @ Place::Tcp { .. })) => Ok(Self(place)),
+            Ok(_) | Err(TargetError::NotBytes(_) | TargetError::NotAPlace(_)) => {
+                Err(TargetError::NotDatagrams(shortened(text.trim())))
             }
             Err(other) => Err(other),
         }

@@ -33,7 +33,7 @@ pub(crate) struct Tunnel {
     pub(crate) connector: Connector,
     pub(crate) insecure: bool,
     pub(crate) target: String,
-    kind: TunnelKind,
+    pub(crate) kind: TunnelKind,
     /// Whether frames of its streams may be compressed.
     pub(crate) compression: Compression,
     port: Option<NonZeroU16>,
@@ -235,7 +235,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
     };
     let proxy_protocol = match &settings.carries {
         Carries::Bytes { proxy_protocol, .. } => *proxy_protocol,
-        Carries::Http { .. } => None,
+        Carries::Http { .. } | Carries::Datagrams { .. } => None,
     };
     let by_kind = settings.carries.compression();
     let place = settings.carries.place().clone();
@@ -248,6 +248,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
             By::Port(port) => (TunnelKind::Tcp, port, None, None),
             By::TlsName => (TunnelKind::Tls, None, None, None),
         },
+        Carries::Datagrams { port, .. } => (TunnelKind::Udp, port, None, None),
     };
     Ok(Tunnel {
         id,
@@ -283,5 +284,6 @@ fn remembered_for(carries: &Carries) -> String {
         Carries::Bytes {
             by: By::TlsName, ..
         } => format!("tls {label}"),
+        Carries::Datagrams { .. } => format!("udp {label}"),
     }
 }

@@ -30,7 +30,7 @@ use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, descriptor_limit};
-use crate::ports::{Opener, PortSettings, Ports};
+use crate::ports::{Leads, Opener, PortSettings, Ports};
 use crate::registry::{Registry, RegistryRules};
 use crate::rules::Rules;
 use crate::seldom::Seldom;
@@ -40,6 +40,7 @@ use crate::state::{Seen, Store};
 use crate::status::{At, Sources, Status};
 use crate::tcp::TcpDoor;
 use crate::tls::watch::Watch;
+use crate::udp::{Census, FlowLimits, IdleTimes, UdpDoor};
 use crate::{auth, sync_stats};
 
 /// Agents that may be proving themselves at a time, those included that wait
@@ -67,9 +68,9 @@ impl Ground {
         }
     }
 
-    fn opener(&self, door: Arc<TcpDoor>) -> Opener {
+    fn opener(&self, to: Leads) -> Opener {
         Opener {
-            door,
+            to,
             counted: self.counted(Door::Tcp),
             workers: self.workers.clone(),
             doors: self.doors.clone(),
@@ -90,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) control: Arc<Control>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ports: Arc<Ports>,
+    pub(crate) udp_ports: Arc<Ports>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) counters: Arc<Counters>,
@@ -173,6 +175,31 @@ impl Visitors {
         })
     }
 
+    fn udp_ports(&self, config: &EdgeConfig, ground: &Ground) -> Arc<Ports> {
+        let udp = &config.udp;
+        let limits = FlowLimits {
+            all: (udp.flows as usize).min(connections(config).div_ceil(2)),
+            port: udp.per_port as usize,
+            address: udp.per_address as usize,
+        };
+        let (places, metrics) = (Arc::clone(&self.places), Arc::clone(&ground.metrics));
+        let door = UdpDoor {
+            registry: Arc::clone(&self.registry),
+            rules: Arc::clone(&self.rules),
+            limits: Arc::clone(&self.limits),
+            metrics: Arc::clone(&ground.metrics),
+            census: Census::new(limits, places, metrics),
+            idle: IdleTimes {
+                usual: udp.idle,
+                answered: udp.answered,
+            },
+            seldom: Seldom::default(),
+            tasks: ground.streams.clone(),
+        };
+        let opener = ground.opener(Leads::Udp(Arc::new(door)));
+        Ports::new(udp_port_settings(config), opener)
+    }
+
     fn http(
         &self,
         config: &EdgeConfig,
@@ -219,12 +246,14 @@ pub(crate) fn parts(
     let address = link_address(config.server.public.as_deref(), at.link);
     let visitors = Visitors::new(config, &registry, &rules, &limits);
     let streams = visitors.streams(config, ground);
-    let opener = ground.opener(Arc::clone(&streams));
+    let opener = ground.opener(Leads::Tcp(Arc::clone(&streams)));
     let ports = Ports::new(port_settings(config, at.https.or(at.tls)), opener);
+    let udp_ports = visitors.udp_ports(config, ground);
     let status = Status::new(Sources {
         registry: Arc::clone(&registry),
         metrics: Arc::clone(&metrics),
         ports: Arc::clone(&ports),
+        udp_ports: Arc::clone(&udp_ports),
         doors: at.doors(&config.doors),
         certificates: watch.as_ref().map(|w| Arc::clone(w.certificates())),
         url_pattern: url_pattern.clone(),
@@ -243,6 +272,7 @@ pub(crate) fn parts(
             admission: Arc::clone(&admission),
             registry: Arc::clone(&registry),
             ports: Arc::clone(&ports),
+            udp_ports: Arc::clone(&udp_ports),
             rules: Arc::clone(&rules),
             unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
             handshakes: Semaphore::new(HANDSHAKES),
@@ -259,6 +289,7 @@ pub(crate) fn parts(
         control: Control::new(Arc::clone(&admission), &address, status, rules),
         registry,
         ports,
+        udp_ports,
         admission,
         metrics,
         counters,
@@ -398,6 +429,15 @@ fn port_settings(config: &EdgeConfig, tls: Option<SocketAddr>) -> PortSettings {
         tls: tls.map(|tls| tls.port()),
         bind: config.doors.tcp_bind,
         ranges: config.doors.tcp_ports.clone(),
+        host: config.server.domain.host().to_string(),
+    }
+}
+
+fn udp_port_settings(config: &EdgeConfig) -> PortSettings {
+    PortSettings {
+        tls: None,
+        bind: config.doors.udp_bind,
+        ranges: config.doors.udp_ports.clone(),
         host: config.server.domain.host().to_string(),
     }
 }

@@ -5,15 +5,17 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use adit_link::Stream;
 use adit_link::edge::{EdgeLink, OpenError};
+use adit_link::{Datagrams, Stream};
 use adit_model::{ConnId, TunnelId, TunnelName};
 use adit_wire::{Compression, Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::rules::Rule;
 
@@ -49,6 +51,9 @@ pub enum BackendError {
     /// The upstream takes no connection.
     #[error("upstream {0} cannot be reached: {1}")]
     Unreachable(String, std::io::Error),
+    /// What it carries are bytes.
+    #[error("backend carries no datagrams")]
+    NoDatagrams,
 }
 
 /// What an agent asked for when it opened its tunnel.
@@ -82,12 +87,36 @@ pub struct Tunnel {
     pub options: TunnelOptions,
 }
 
+impl Tunnel {
+    async fn open(
+        &self,
+        visitor: SocketAddr,
+        door: Option<SocketAddr>,
+        alone: bool,
+        idle_ms: Option<NonZeroU32>,
+    ) -> Result<Stream, OpenError> {
+        let start = Start {
+            tunnel: self.tunnel,
+            conn: ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed)),
+            visitor,
+            patience_ms: if alone {
+                LONG_PATIENCE_MS
+            } else {
+                Start::PATIENCE_MS
+            },
+            door,
+            idle_ms,
+        };
+        self.link.open(&start).await
+    }
+}
+
 /// One backend.
 pub struct Backend {
     id: BackendId,
     label: Arc<str>,
     kind: Kind,
-    closed: AtomicBool,
+    closed: CancellationToken,
     /// Visitor streams and bytes, for statistics.
     pub traffic: Traffic,
 }
@@ -110,6 +139,8 @@ pub struct Traffic {
     pub bytes_out: AtomicU64,
     /// Requests that it failed.
     pub failures: AtomicU64,
+    /// Datagrams of its flows that were dropped.
+    pub drops: AtomicU64,
 }
 
 impl Traffic {
@@ -157,7 +188,7 @@ impl Backend {
             id: BackendId::next(),
             label,
             kind: Kind::Tunnel(tunnel),
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
             traffic: Traffic::default(),
         }
     }
@@ -171,7 +202,7 @@ impl Backend {
             id: BackendId::next(),
             label,
             kind: Kind::Upstream(address),
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
             traffic: Traffic::default(),
         }
     }
@@ -184,14 +215,19 @@ impl Backend {
 
     /// It is out of its pool: nothing new begins on it.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.cancel();
     }
 
     /// Whether it is out of its pool. Its idle streams are of no more use, and
     /// an agent that wants to stop waits for them.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closed.is_cancelled()
+    }
+
+    /// Cancelled when it is out of its pool.
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
     /// What the access log calls it.
@@ -242,25 +278,35 @@ impl Backend {
     ) -> Result<Stream, BackendError> {
         match &self.kind {
             Kind::Tunnel(tunnel) => {
-                let conn = ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed));
-                let start = Start {
-                    tunnel: tunnel.tunnel,
-                    conn,
-                    visitor,
-                    patience_ms: if alone {
-                        LONG_PATIENCE_MS
-                    } else {
-                        Start::PATIENCE_MS
-                    },
-                    door,
-                    idle_ms: None,
-                };
-                let mut stream = tunnel.link.open(&start).await?;
+                let mut stream = tunnel.open(visitor, door, alone, None).await?;
                 stream.compress(tunnel.options.compression);
                 Ok(stream)
             }
             Kind::Upstream(address) => connect(address).await,
         }
+    }
+
+    /// Opens a flow of datagrams for a visitor of `door`, over after `idle_ms`
+    /// without one; `alone` as for [`Backend::open`].
+    ///
+    /// # Errors
+    /// See [`BackendError`].
+    pub(crate) async fn open_flow(
+        &self,
+        visitor: SocketAddr,
+        door: SocketAddr,
+        alone: bool,
+        idle_ms: NonZeroU32,
+    ) -> Result<Datagrams, BackendError> {
+        let stream = match &self.kind {
+            Kind::Tunnel(tunnel) => {
+                tunnel
+                    .open(visitor, Some(door), alone, Some(idle_ms))
+                    .await?
+            }
+            Kind::Upstream(_) => return Err(BackendError::NoDatagrams),
+        };
+        Datagrams::of(stream).ok_or(BackendError::NoDatagrams)
     }
 
     /// Tells the agent's terminal what keeps its visitors from the service.

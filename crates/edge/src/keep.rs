@@ -43,7 +43,7 @@ pub(crate) async fn pools(registry: Arc<Registry>, stop: CancellationToken) {
 pub(crate) async fn house(
     registry: Arc<Registry>,
     admission: Arc<Admission>,
-    ports: Arc<Ports>,
+    ports: [(Arc<Ports>, TunnelKind); 2],
     stop: CancellationToken,
 ) {
     let mut tick = interval(HOUSE_EVERY);
@@ -51,7 +51,9 @@ pub(crate) async fn house(
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let now = Instant::now().into_std();
         registry.expire(now);
-        ports.sweep(|name| registry.keeps(name, TunnelKind::Tcp));
+        for (ports, kind) in &ports {
+            ports.sweep(|name| registry.keeps(name, *kind));
+        }
         registry.refresh_sessions(admission.unix_now());
         admission.maintain(now).await;
     }

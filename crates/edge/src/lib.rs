@@ -39,6 +39,7 @@ mod tcp;
 pub mod tls;
 pub mod transport;
 mod tunnels;
+mod udp;
 mod visitor;
 
 pub use assemble::link_address;

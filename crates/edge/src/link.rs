@@ -65,8 +65,10 @@ pub struct LinkDoor {
     pub admission: Arc<Admission>,
     /// Who is in.
     pub registry: Arc<Registry>,
-    /// Public ports of tunnels.
+    /// Public ports of TCP tunnels.
     pub(crate) ports: Arc<Ports>,
+    /// Public ports of UDP tunnels.
+    pub(crate) udp_ports: Arc<Ports>,
     /// The owner's rules.
     pub(crate) rules: Arc<Rules>,
     /// The cap of sockets that have proved nothing.
@@ -327,6 +329,7 @@ impl LinkDoor {
         let context = tunnels::Context {
             registry: &self.registry,
             ports: &self.ports,
+            udp_ports: &self.udp_ports,
             rules: &self.rules,
             link: &link,
             admitted: &admitted,

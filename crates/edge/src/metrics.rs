@@ -17,7 +17,7 @@ pub use self::kinds::Counter;
 use self::kinds::{Family, Gauge, Histogram};
 pub use self::labels::{
     AdmissionOutcome, BackendFailure, Direction, Door, HttpRefusal, LimitRefusal, ProofFailure,
-    StatusClass, TcpRefusal, TlsOutcome,
+    StatusClass, TcpRefusal, TlsOutcome, UdpDrop,
 };
 use self::page::Page;
 pub use self::process::ProcessFacts;
@@ -94,6 +94,25 @@ pub struct TlsMetrics {
     pub reloads: Counter,
     /// Changed files that were not, because something is wrong with them.
     pub reload_failures: Counter,
+}
+
+/// The UDP door, all ports together.
+#[derive(Debug, Default)]
+pub struct UdpMetrics {
+    /// Ports open now.
+    pub ports: Gauge,
+    /// Flows that a backend has taken.
+    pub flows: Counter,
+    /// Flows open now, those included that wait for a backend.
+    pub open: Gauge,
+    /// Datagrams carried.
+    pub datagrams: Family<Direction>,
+    /// Their bytes.
+    pub bytes: Family<Direction>,
+    /// Datagrams dropped.
+    pub drops: Family<UdpDrop>,
+    /// Failures of backends.
+    pub backend_failures: Family<BackendFailure>,
 }
 
 /// Links, tunnels and channels.
@@ -173,6 +192,8 @@ pub struct Metrics {
     pub tcp: TcpMetrics,
     /// TLS that begins at the HTTPS door.
     pub tls: TlsMetrics,
+    /// The UDP door.
+    pub udp: UdpMetrics,
     /// Links, tunnels and channels.
     pub link: LinkMetrics,
     /// Limits and bans.
@@ -197,6 +218,7 @@ impl Metrics {
             http: HttpMetrics::default(),
             tcp: TcpMetrics::default(),
             tls: TlsMetrics::default(),
+            udp: UdpMetrics::default(),
             link: LinkMetrics::default(),
             limits: LimitMetrics::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -247,6 +269,10 @@ impl Metrics {
             "tcp_streams": self.tcp.streams.get(),
             "tcp_open": self.tcp.open.get(),
             "tcp_bytes": self.tcp.bytes.to_json(),
+            "udp_flows": self.udp.flows.get(),
+            "udp_open": self.udp.open.get(),
+            "udp_bytes": self.udp.bytes.to_json(),
+            "udp_drops": self.udp.drops.to_json(),
             "links": self.link.links.get(),
             "tunnels": self.link.tunnels.get(),
             "streams": self.link.streams.get(),
@@ -266,6 +292,7 @@ impl Metrics {
         self.http.render(&mut page);
         self.tcp.render(&mut page);
         self.tls.render(&mut page);
+        self.udp.render(&mut page);
         self.link.render(&mut page);
         self.link.render_admission(&mut page);
         self.limits.render(&mut page);
@@ -379,6 +406,26 @@ impl TlsMetrics {
             help,
             &self.reload_failures,
         );
+    }
+}
+
+impl UdpMetrics {
+    fn render(&self, page: &mut Page) {
+        let help = "Public ports of UDP tunnels open now.";
+        page.gauge("adit_udp_ports_open", help, &self.ports);
+        let help = "Flows of UDP tunnels that a backend has taken.";
+        page.counter("adit_udp_flows_total", help, &self.flows);
+        let help = "Flows of UDP tunnels open now.";
+        page.gauge("adit_udp_flows_open", help, &self.open);
+        let help = "Datagrams of UDP tunnels carried.";
+        page.family("adit_udp_datagrams_total", help, &self.datagrams);
+        let help = "Bytes of datagrams of UDP tunnels carried.";
+        page.family("adit_udp_bytes_total", help, &self.bytes);
+        let help = "Datagrams of UDP tunnels dropped.";
+        page.family("adit_udp_drops_total", help, &self.drops);
+        let help = "Flows of UDP tunnels that a backend failed.";
+        let name = "adit_udp_backend_failures_total";
+        page.family(name, help, &self.backend_failures);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Public ports of TCP tunnels: opened and closed while the edge runs.
+//! Public ports of TCP and UDP tunnels: opened and closed while the edge runs.
 //!
 //! A port belongs to a tunnel's name, not to an agent: all agents that share
 //! the name are behind it, and it stays open while the name is kept for an
@@ -8,10 +8,10 @@
 //! configured ranges are ever opened.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{fmt, io};
 
 use adit_link::tasks::Tasks;
 use adit_model::{Code, PortRanges, TunnelName};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::listen::{self, Counted};
 use crate::tcp::{TcpDoor, To};
+use crate::udp::{self, UdpDoor};
 
 /// Ports that are tried for a tunnel that names none, beyond those known to be
 /// taken: others may belong to other programs.
@@ -29,8 +30,8 @@ const MAX_TRIES: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PortRefusal {
     /// The edge opens no ports.
-    #[error("this edge opens no ports for TCP tunnels")]
-    NoPorts,
+    #[error("this edge opens no ports for {0} tunnels")]
+    NoPorts(Protocol),
     /// The port is in none of the edge's ranges.
     #[error("port {port} is not among those that this edge opens ({ranges})")]
     OutOfRange {
@@ -66,9 +67,34 @@ impl PortRefusal {
     #[must_use]
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NoPorts => Code::TUNNEL_KIND,
+            Self::NoPorts(_) => Code::TUNNEL_KIND,
             _ => Code::PORT_REFUSED,
         }
+    }
+}
+
+/// What is spoken on ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
     }
 }
 
@@ -85,15 +111,89 @@ pub(crate) struct PortSettings {
     pub(crate) host: String,
 }
 
+/// Where the ports lead.
+#[derive(Clone)]
+pub(crate) enum Leads {
+    Tcp(Arc<TcpDoor>),
+    Udp(Arc<UdpDoor>),
+}
+
+impl Leads {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::Tcp(_) => Protocol::Tcp,
+            Self::Udp(_) => Protocol::Udp,
+        }
+    }
+}
+
 /// What serves the visitors of all ports.
 pub(crate) struct Opener {
-    pub(crate) door: Arc<TcpDoor>,
+    pub(crate) to: Leads,
     pub(crate) counted: Counted,
     pub(crate) workers: Vec<Handle>,
     /// Owner of the listeners.
     pub(crate) doors: Tasks,
     /// Owner of the visitors.
     pub(crate) streams: Tasks,
+}
+
+impl Opener {
+    /// Listeners at an address, where others of ours may be about to close.
+    fn open_tcp(
+        &self,
+        door: &Arc<TcpDoor>,
+        (address, ours): (SocketAddr, bool),
+        name: &TunnelName,
+        open: &Open,
+    ) -> io::Result<()> {
+        let bind = if ours {
+            listen::bind_again
+        } else {
+            listen::bind
+        };
+        let listeners = bind(address, self.workers.len())?;
+        for (listener, worker) in listeners.into_iter().zip(&self.workers) {
+            let (door, name) = (Arc::clone(door), name.clone());
+            let (streams, counted) = (self.streams.clone(), self.counted.clone());
+            let (stop, held) = (open.stop.clone(), Arc::clone(&open.alive));
+            self.doors.spawn_on(worker, async move {
+                let _held = held;
+                let serve = |socket, peer| {
+                    let to = To::Port(name.clone());
+                    Arc::clone(&door).serve(socket, peer, to)
+                };
+                let accept = listen::accept(listener, counted, &stop, &streams, serve);
+                if let Err(error) = accept.await {
+                    let port = address.port();
+                    tracing::error!(code = %Code::DOOR_LOST, %error, %port, "a port has closed");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Sockets at an address, as for TCP.
+    fn open_udp(
+        &self,
+        door: &Arc<UdpDoor>,
+        (address, ours): (SocketAddr, bool),
+        (name, number): (&TunnelName, NonZeroU16),
+        open: &Open,
+    ) -> io::Result<()> {
+        let sockets = udp::bind(address, self.workers.len(), ours)?;
+        for (socket, worker) in sockets.into_iter().zip(&self.workers) {
+            let opened = udp::Opened {
+                door: Arc::clone(door),
+                number,
+                name: name.clone(),
+                stop: open.stop.clone(),
+                _alive: Arc::clone(&open.alive),
+            };
+            self.doors.spawn_on(worker, udp::serve(opened, socket));
+        }
+        Ok(())
+    }
 }
 
 /// The open ports.
@@ -188,7 +288,9 @@ impl Ports {
             }
         }
         let (number, open) = match wanted {
-            None if self.settings.ranges.is_empty() => return Err(PortRefusal::NoPorts),
+            None if self.settings.ranges.is_empty() => {
+                return Err(PortRefusal::NoPorts(self.opener.to.protocol()));
+            }
             None => self.choose(&book, name, own)?,
             Some(port) if book.taken.contains_key(&port) => return Err(PortRefusal::Taken(port)),
             Some(port) => {
@@ -224,7 +326,7 @@ impl Ports {
     fn judge(&self, port: NonZeroU16, own: Option<&PortRanges>) -> Result<(), PortRefusal> {
         let all = &self.settings.ranges;
         if all.is_empty() {
-            return Err(PortRefusal::NoPorts);
+            return Err(PortRefusal::NoPorts(self.opener.to.protocol()));
         }
         if !all.contains(port) {
             let ranges = all.clone();
@@ -268,31 +370,16 @@ impl Ports {
             .closing
             .get(&port)
             .is_some_and(|held| held.strong_count() > 0);
-        let bind = if ours {
-            listen::bind_again
-        } else {
-            listen::bind
+        let open = Open {
+            stop: opener.doors.stopping().child_token(),
+            alive: Arc::new(()),
         };
-        let listeners = bind(address, opener.workers.len())?;
-        let (stop, alive) = (opener.doors.stopping().child_token(), Arc::new(()));
-        for (listener, worker) in listeners.into_iter().zip(&opener.workers) {
-            let (door, name) = (Arc::clone(&opener.door), name.clone());
-            let (streams, counted) = (opener.streams.clone(), opener.counted.clone());
-            let (stop, held) = (stop.clone(), Arc::clone(&alive));
-            opener.doors.spawn_on(worker, async move {
-                let _held = held;
-                let serve = |socket, peer| {
-                    let to = To::Port(name.clone());
-                    Arc::clone(&door).serve(socket, peer, to)
-                };
-                if let Err(error) = listen::accept(listener, counted, &stop, &streams, serve).await
-                {
-                    tracing::error!(code = %Code::DOOR_LOST, %error, %port, "a port has closed");
-                }
-            });
+        match &opener.to {
+            Leads::Tcp(door) => opener.open_tcp(door, (address, ours), name, &open)?,
+            Leads::Udp(door) => opener.open_udp(door, (address, ours), (name, port), &open)?,
         }
         tracing::info!(%port, %name, "port is open");
-        Ok(Open { stop, alive })
+        Ok(open)
     }
 
     /// The claim is in the registry now (`opened`), or was refused there: closes
@@ -317,7 +404,11 @@ impl Ports {
     }
 
     fn count(&self, book: &Book) {
-        let ports = &self.opener.counted.metrics.tcp.ports;
+        let metrics = &self.opener.counted.metrics;
+        let ports = match self.opener.to {
+            Leads::Tcp(_) => &metrics.tcp.ports,
+            Leads::Udp(_) => &metrics.udp.ports,
+        };
         ports.set(book.names.len());
     }
 
@@ -355,7 +446,8 @@ impl Ports {
 
     /// Where visitors find a tunnel with this port.
     pub(crate) fn url(&self, port: NonZeroU16) -> String {
-        format!("tcp://{}:{port}", self.settings.host)
+        let scheme = self.opener.to.protocol().scheme();
+        format!("{scheme}://{}:{port}", self.settings.host)
     }
 }
 

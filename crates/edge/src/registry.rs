@@ -7,6 +7,7 @@
 mod inner;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -17,9 +18,13 @@ use adit_model::{LinkId, TunnelId, TunnelName};
 use adit_wire::{MAX_STAT_TUNNELS, OpenTunnel, Stats, TunnelCounters, TunnelKind};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::timeout_at;
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
 use crate::rules::Rules;
+
+/// How long a visitor waits for an agent that is on its way back.
+const WAIT_TIME: Duration = Duration::from_secs(5);
 
 /// Why a tunnel was not opened. The agent learns the first as "taken",
 /// whoever holds the name.
@@ -339,6 +344,26 @@ impl Registry {
             .map_or(Picked::Empty, |backend| {
                 Picked::Backend(Arc::clone(backend))
             })
+    }
+
+    /// The next backend as [`Registry::pick`] finds it; waits for the first one,
+    /// when the name is kept for an agent that lost its link.
+    pub(crate) async fn next(
+        &self,
+        kind: TunnelKind,
+        name: &TunnelName,
+        tried: &[BackendId],
+    ) -> Option<Arc<Backend>> {
+        let until = tokio::time::Instant::now() + WAIT_TIME;
+        loop {
+            let mut opened = pin!(self.next_opened());
+            opened.as_mut().enable();
+            match self.pick(kind, name, tried) {
+                Picked::Backend(backend) => return Some(backend),
+                Picked::Empty if tried.is_empty() => timeout_at(until, opened).await.ok()?,
+                Picked::Empty | Picked::Unknown => return None,
+            }
+        }
     }
 
     /// Whether a backend of a name is not among `tried`.

@@ -54,8 +54,11 @@ pub struct RuleSpec {
 pub struct AgentSpec {
     /// Its identity.
     pub key: PublicKey,
-    /// The ports that its tunnels may have; `None`: all that the edge opens.
+    /// The ports that its TCP tunnels may have; `None`: all that the edge
+    /// opens.
     pub ports: Option<PortRanges>,
+    /// The same for UDP tunnels.
+    pub udp_ports: Option<PortRanges>,
     /// Most tunnels at a time; 0 = no limit.
     pub max_tunnels: usize,
     /// What all its visitors together may do.
@@ -66,6 +69,7 @@ pub struct AgentSpec {
 #[derive(Debug)]
 pub(crate) struct AgentRule {
     pub(crate) ports: Option<PortRanges>,
+    pub(crate) udp_ports: Option<PortRanges>,
     pub(crate) max_tunnels: usize,
     pub(crate) rule: Arc<Rule>,
 }
@@ -261,6 +265,7 @@ impl Rules {
         let agent = |spec: AgentSpec| {
             let rule = AgentRule {
                 ports: spec.ports,
+                udp_ports: spec.udp_ports,
                 max_tunnels: spec.max_tunnels,
                 rule: Arc::new(Rule::new(spec.rule, at)),
             };

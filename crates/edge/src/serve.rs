@@ -6,6 +6,7 @@
 //! HTTPS door -> https            -> http::serve, or as the TLS door
 //! TLS door   -> sni, tcp         -> routes -> registry -> backend stream
 //! TCP ports  -> tcp              -> registry -> backend stream
+//! UDP ports  -> udp              -> registry -> flow of datagrams
 //! API door   -> api::serve       -> metrics
 //! control    -> control::serve   -> admission, registry
 //! ```
@@ -22,7 +23,7 @@ use adit_link::tasks::Tasks;
 use adit_link::workers::{Workers, default_count};
 use adit_model::{Code, JoinString, Pin, PublicKey};
 use adit_routing::TableError;
-use adit_wire::{Drain, Message};
+use adit_wire::{Drain, Message, TunnelKind};
 
 use crate::admission::Admission;
 use crate::assemble::{self, Ground, Parts};
@@ -314,7 +315,10 @@ impl Edge {
         self.keepers.spawn(keep::house(
             parts.registry,
             parts.admission,
-            parts.ports,
+            [
+                (parts.ports, TunnelKind::Tcp),
+                (parts.udp_ports, TunnelKind::Udp),
+            ],
             stop(),
         ));
         if let Some(watch) = parts.watch {

@@ -4,12 +4,13 @@
 //! what has no room is counted in its totals.
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_link::edge::EdgeLink;
+use adit_model::PortRanges;
 use adit_wire::TunnelKind;
 use serde_json::Value;
 
@@ -40,20 +41,24 @@ pub(crate) struct At {
 }
 
 impl At {
-    /// All doors, with the one whose ports are opened for tunnels.
+    /// All doors, with those whose ports are opened for tunnels.
     pub(crate) fn doors(&self, settings: &config::Doors) -> Vec<DoorReport> {
         let door = |(door, address): (&str, SocketAddr)| DoorReport {
             door: door.to_owned(),
             address: address.to_string(),
             ports: None,
         };
-        let ports = &settings.tcp_ports;
-        let tcp = DoorReport {
-            door: "tcp".to_owned(),
-            address: settings.tcp_bind.to_string(),
+        let of_ports = |door: &str, bind: IpAddr, ports: &PortRanges| DoorReport {
+            door: door.to_owned(),
+            address: bind.to_string(),
             ports: Some(ports.to_string()),
         };
-        let tcp = (!ports.is_empty()).then_some(tcp);
+        let ranges = [
+            ("tcp", settings.tcp_bind, &settings.tcp_ports),
+            ("udp", settings.udp_bind, &settings.udp_ports),
+        ];
+        let open = ranges.into_iter().filter(|(_, _, ports)| !ports.is_empty());
+        let open = open.map(|(door, bind, ports)| of_ports(door, bind, ports));
         let named = [
             Some(("http", self.http)),
             self.https.map(|address| ("https", address)),
@@ -61,7 +66,7 @@ impl At {
             Some(("link", self.link)),
             self.api.map(|address| ("api", address)),
         ];
-        named.into_iter().flatten().map(door).chain(tcp).collect()
+        named.into_iter().flatten().map(door).chain(open).collect()
     }
 }
 
@@ -70,6 +75,7 @@ pub(crate) struct Sources {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ports: Arc<Ports>,
+    pub(crate) udp_ports: Arc<Ports>,
     pub(crate) doors: Vec<DoorReport>,
     /// The HTTPS door's, where it is open.
     pub(crate) certificates: Option<Arc<Certificates>>,
@@ -138,7 +144,7 @@ impl Status {
             TunnelKind::Http => ("http", Some(self.0.url_pattern.replace("{name}", name))),
             TunnelKind::Tcp => ("tcp", self.0.ports.url_of(&tunnel.name)),
             TunnelKind::Tls => ("tls", self.0.ports.tls_url(&tunnel.name)),
-            TunnelKind::Udp => ("udp", None),
+            TunnelKind::Udp => ("udp", self.0.udp_ports.url_of(&tunnel.name)),
             TunnelKind::Other(_) => ("other", None),
         };
         let facts = tunnel.link.facts();
@@ -155,18 +161,26 @@ impl Status {
             failures: backend.traffic.failures.load(Ordering::Relaxed),
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
+            drops: backend.traffic.drops.load(Ordering::Relaxed),
         }
     }
 
     fn totals(&self) -> Totals {
-        let (http, tcp) = (&self.0.metrics.http, &self.0.metrics.tcp);
-        let bytes = |direction| http.bytes.of(direction).get() + tcp.bytes.of(direction).get();
+        let metrics = &self.0.metrics;
+        let (http, tcp, udp) = (&metrics.http, &metrics.tcp, &metrics.udp);
+        let bytes = |direction| {
+            let all = [&http.bytes, &tcp.bytes, &udp.bytes];
+            all.map(|bytes| bytes.of(direction).get()).iter().sum()
+        };
         Totals {
-            links: self.0.metrics.link.links.get(),
+            links: metrics.link.links.get(),
             tunnels: self.0.registry.tunnels() as u64,
-            visitors: http.active.get() + http.upgraded.get() + tcp.open.get(),
-            requests: http.requests.sum() + tcp.streams.get(),
-            failures: http.backend_failures.sum() + tcp.backend_failures.sum(),
+            visitors: http.active.get() + http.upgraded.get() + tcp.open.get() + udp.open.get(),
+            requests: http.requests.sum() + tcp.streams.get() + udp.flows.get(),
+            failures: http.backend_failures.sum()
+                + tcp.backend_failures.sum()
+                + udp.backend_failures.sum(),
+            drops: udp.drops.sum(),
             bytes_in: bytes(Direction::In),
             bytes_out: bytes(Direction::Out),
         }

@@ -8,11 +8,9 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use adit_link::tasks::Tasks;
 use adit_link::{Stream, StreamError};
@@ -20,22 +18,20 @@ use adit_model::TunnelName;
 use adit_wire::{Delivered, ResetReason, TunnelKind};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::announced::Balancers;
-use crate::backend::{Backend, BackendId, Serving};
+use crate::backend::{Backend, Serving};
 use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics, TcpRefusal};
-use crate::registry::{Picked, Registry};
+use crate::registry::Registry;
 use crate::rules::{Rules, Visit};
 use crate::sni::{ByName, NoName};
 use crate::visitor::Visitor;
 
 /// Most backends that one visitor is tried on.
 const MAX_TRIES: usize = 4;
-/// How long a visitor waits for an agent that is on its way back.
-const WAIT_TIME: Duration = Duration::from_secs(5);
 /// Most bytes that are kept of a visitor whose stream is not taken yet.
 const LEAD: usize = 16 * 1024;
 
@@ -190,7 +186,7 @@ impl TcpDoor {
         let (mut tried, mut offers) = (Vec::new(), 0);
         let door = visitor.door();
         while offers < MAX_TRIES {
-            let backend = self.pick(kind, &name, &tried).await?;
+            let backend = self.registry.next(kind, &name, &tried).await?;
             tried.push(backend.id());
             let alone = !self.registry.has_other(&name, &tried);
             let entered = backend.agent_rule().map(|rule| {
@@ -219,28 +215,6 @@ impl TcpDoor {
             }
         }
         None
-    }
-
-    /// The next backend; waits for the first one, when the name is kept for an
-    /// agent that lost its link.
-    async fn pick(
-        &self,
-        kind: TunnelKind,
-        name: &TunnelName,
-        tried: &[BackendId],
-    ) -> Option<Arc<Backend>> {
-        let until = Instant::now() + WAIT_TIME;
-        loop {
-            let mut opened = pin!(self.registry.next_opened());
-            opened.as_mut().enable();
-            match self.registry.pick(kind, name, tried) {
-                Picked::Backend(backend) => return Some(backend),
-                Picked::Empty if tried.is_empty() => {
-                    timeout_at(until, opened).await.ok()?;
-                }
-                Picked::Empty | Picked::Unknown => return None,
-            }
-        }
     }
 
     /// Waits until the backend has taken the stream; what the visitor sends

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use adit_link::edge::EdgeLink;
 use adit_link_proto::ControlEvent;
-use adit_model::{Code, TunnelId, TunnelName};
+use adit_model::{Code, TunnelId};
 use adit_wire::{Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus};
 
 use crate::admission::Admitted;
@@ -22,6 +22,7 @@ type Refused = (Code, String);
 pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) ports: &'a Ports,
+    pub(crate) udp_ports: &'a Ports,
     pub(crate) rules: &'a Rules,
     pub(crate) link: &'a Arc<EdgeLink>,
     pub(crate) admitted: &'a Admitted,
@@ -46,7 +47,8 @@ impl Context<'_> {
 
     fn open(&self, open: &OpenTunnel) {
         let opened = self.check(open).and_then(|()| match open.kind {
-            TunnelKind::Tcp => self.open_port(open),
+            TunnelKind::Tcp => self.open_port(self.ports, open),
+            TunnelKind::Udp => self.open_port(self.udp_ports, open),
             TunnelKind::Tls => self.open_tls(open),
             _ => self.register(open).map(|()| {
                 let pattern = &self.settings.url_pattern;
@@ -67,18 +69,22 @@ impl Context<'_> {
         }
     }
 
-    /// Opens a TCP tunnel and its port; the URL of it.
-    fn open_port(&self, open: &OpenTunnel) -> Result<String, Refused> {
+    /// Opens a tunnel with a port; the URL of it.
+    fn open_port(&self, ports: &Ports, open: &OpenTunnel) -> Result<String, Refused> {
         let agent = self.rules.agent(&self.link.facts().identity);
-        let own = agent.and_then(|agent| agent.ports.as_ref());
-        let port = self.ports.claim(&open.name, open.port, own, |name| {
+        let own = agent.and_then(|agent| match open.kind {
+            TunnelKind::Udp => agent.udp_ports.as_ref(),
+            _ => agent.ports.as_ref(),
+        });
+        let port = ports.claim(&open.name, open.port, own, |name| {
             self.registry.has_live(name)
         });
         let port = port.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
         let opened = self.register(open);
-        self.ports
-            .settle(&open.name, opened.is_ok(), |name| self.keeps_port(name));
-        opened.map(|()| self.ports.url(port))
+        ports.settle(&open.name, opened.is_ok(), |name| {
+            self.registry.keeps(name, open.kind)
+        });
+        opened.map(|()| ports.url(port))
     }
 
     fn open_tls(&self, open: &OpenTunnel) -> Result<String, Refused> {
@@ -87,10 +93,6 @@ impl Context<'_> {
             (Code::TUNNEL_KIND, why.to_owned())
         })?;
         self.register(open).map(|()| url)
-    }
-
-    fn keeps_port(&self, name: &TunnelName) -> bool {
-        self.registry.keeps(name, TunnelKind::Tcp)
     }
 
     fn register(&self, open: &OpenTunnel) -> Result<(), Refused> {
@@ -110,8 +112,8 @@ impl Context<'_> {
     }
 
     fn check(&self, open: &OpenTunnel) -> Result<(), Refused> {
-        if let TunnelKind::Udp | TunnelKind::Other(_) = open.kind {
-            let why = "this edge carries HTTP, TCP and TLS tunnels only";
+        if let TunnelKind::Other(_) = open.kind {
+            let why = "this edge carries HTTP, TCP, UDP and TLS tunnels only";
             return Err((Code::TUNNEL_KIND, why.into()));
         }
         if open.kind != TunnelKind::Http && open.auth.is_some() {
@@ -138,7 +140,12 @@ impl Context<'_> {
             tunnel,
             tokio::time::Instant::now().into_std(),
         ) {
-            self.ports.closed(&name, |name| self.keeps_port(name));
+            for (ports, kind) in [
+                (self.ports, TunnelKind::Tcp),
+                (self.udp_ports, TunnelKind::Udp),
+            ] {
+                ports.closed(&name, |name| self.registry.keeps(name, kind));
+            }
             tracing::info!(link = %self.link.facts().id, %name, "tunnel is closed");
             self.answer(tunnel, TunnelState::Closed, None, 0, String::new());
         }

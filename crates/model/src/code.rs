@@ -138,6 +138,8 @@ catalogue! {
     TOO_MANY_TUNNELS = 4002, OtherSide, "the agent has as many tunnels as the edge allows";
     TUNNEL_KIND = 4003, OtherSide, "the edge does not carry this kind of tunnel";
     PORT_REFUSED = 4004, OtherSide, "the edge refused the tunnel's port";
+    DATAGRAM_TOO_LARGE = 4021, Network, "datagrams are larger than the target's network takes";
+    DATAGRAMS_DROPPED = 4022, Network, "datagrams come faster than the link takes them";
     TARGET_REFUSED = 4101, Machine, "nothing listens at the target";
     TARGET_UNREACHABLE = 4102, Machine, "the target cannot be reached";
     TARGET_UNKNOWN = 4103, Machine, "the target's name does not resolve";

@@ -16,6 +16,8 @@
 pub mod between;
 pub mod counters;
 pub mod curl;
+pub mod datagrams;
+pub mod dns;
 pub mod network;
 pub mod nginx;
 pub mod peers;

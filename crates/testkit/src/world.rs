@@ -277,6 +277,17 @@ impl AgentPlan {
         plan
     }
 
+    /// As [`AgentPlan::new`], of a UDP tunnel.
+    ///
+    /// # Panics
+    /// When the name is none.
+    #[must_use]
+    pub fn udp(world: &World, name: &str, target: SocketAddr, port: Option<u16>) -> Self {
+        let mut plan = Self::new(world, name, target);
+        plan.settings.tunnels = vec![udp_tunnel(name, target, port)];
+        plan
+    }
+
     /// Dials another address than the link door's own.
     #[must_use]
     pub fn by(mut self, world: &World, address: SocketAddr) -> Self {
@@ -311,6 +322,23 @@ pub fn tcp_tunnel(name: &str, target: SocketAddr, port: Option<u16>) -> TunnelSe
             target.to_string().parse().expect("a target"),
             port.and_then(NonZeroU16::new),
         ),
+        exclusive: false,
+        compression: None,
+    }
+}
+
+/// The settings of a UDP tunnel that asks for a port, or for any.
+///
+/// # Panics
+/// When name or target is none.
+#[must_use]
+pub fn udp_tunnel(name: &str, target: SocketAddr, port: Option<u16>) -> TunnelSettings {
+    TunnelSettings {
+        name: Some(TunnelName::parse(name).expect("a tunnel's name")),
+        carries: Carries::Datagrams {
+            target: target.to_string().parse().expect("a target"),
+            port: port.and_then(NonZeroU16::new),
+        },
         exclusive: false,
         compression: None,
     }

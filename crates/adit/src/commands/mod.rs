@@ -18,6 +18,7 @@ pub(crate) mod status;
 pub(crate) mod tcp;
 mod token;
 pub(crate) mod top;
+pub(crate) mod udp;
 
 use crate::cli::Command;
 use crate::{Outcome, demo};
@@ -33,6 +34,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Join(args) => join::run(&args),
         Command::Http(args) => http::run(&args),
         Command::Tcp(args) => tcp::run(&args),
+        Command::Udp(args) => udp::run(&args),
         Command::Tls(args) => tcp::run_tls(&args),
         Command::Client(args) => client::run(&args),
         Command::Config(args) => config::run(&args),

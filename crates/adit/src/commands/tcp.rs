@@ -114,7 +114,8 @@ pub(crate) fn run_tls(args: &TlsArgs) -> Outcome {
     args.publish.run(args.name.as_deref(), carries, &remarks())
 }
 
-fn remarks() -> Remarks {
+/// What is set and has no meaning but for HTTP tunnels.
+pub(super) fn remarks() -> Remarks {
     let remarks = Remarks::default();
     if settings::variable("ADIT_AUTH").is_some() {
         remarks.add(

@@ -233,7 +233,15 @@ fn tunnel_row(tunnel: &TunnelReport, rate: Option<Rate>) -> Row {
     let url = tunnel.url.as_deref().unwrap_or("nowhere");
     Row {
         cells,
-        below: Some(format!("{url} -> {}", tunnel.target)),
+        below: Some(format!("{url} -> {}{}", tunnel.target, lost(tunnel.drops))),
+    }
+}
+
+fn lost(drops: u64) -> String {
+    match drops {
+        0 => String::new(),
+        1 => ", 1 datagram dropped".to_owned(),
+        many => format!(", {} datagrams dropped", count(many)),
     }
 }
 

@@ -92,21 +92,27 @@ pub(super) static NAME: Key<Parsed<TunnelName>> = Key::optional(
         example: "app",
         parse: |text| TunnelName::parse(text).map_err(|why| why.to_string()),
     },
-    "First label of the public host name; a TCP tunnel has it only to be called by. Default: a random one, remembered for the target.",
+    "First label of the public host name; a TCP or UDP tunnel has it only to be called by. Default: a random one, remembered for the target.",
 );
 /// What a tunnel carries, by its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Http,
     Tcp,
+    Udp,
     Tls,
 }
 
 pub(super) static KIND: Key<Choice<Kind>> = Key::or(
     "kind",
-    Choice(&[("http", Kind::Http), ("tcp", Kind::Tcp), ("tls", Kind::Tls)]),
+    Choice(&[
+        ("http", Kind::Http),
+        ("tcp", Kind::Tcp),
+        ("udp", Kind::Udp),
+        ("tls", Kind::Tls),
+    ]),
     "\"http\"",
-    "What the tunnel carries: requests for a host name, the bytes of a public port, or TLS for a host name, passed on as it is.",
+    "What the tunnel carries: requests for a host name, the bytes or the datagrams of a public port, or TLS for a host name, passed on as it is.",
 );
 // As text, because each kind takes it its own way. What TCP takes is a part of
 // what HTTP takes.
@@ -120,12 +126,12 @@ pub(super) static TARGET: Key<Parsed<String>> = Key::required(
             target.map(|_| text.to_owned())
         },
     },
-    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`; with `kind = \"tcp\"` no URL.",
+    "The private service, seen from the agent: `3000`, `host:port`, `http://…`, `https://…` or `unix:/path`; with `kind = \"tcp\"` no URL, with `\"udp\"` no path either.",
 );
 pub(super) static PORT: Key<Number> = Key::optional(
     "port",
     Number::new(1, u16::MAX as u32),
-    "With `kind = \"tcp\"`: the public port on the edge. Default: one that the edge chooses.",
+    "With `kind = \"tcp\"` or `\"udp\"`: the public port on the edge. Default: one that the edge chooses.",
 );
 pub(super) static PROXY_PROTOCOL: Key<Choice<Option<ProxyProtocol>>> = Key::or(
     "proxy_protocol",
@@ -196,6 +202,7 @@ fn reason(why: &TargetError) -> String {
         | TargetError::NoUnixSockets
         | TargetError::TooLong
         | TargetError::NotAPlace(_)
-        | TargetError::NotBytes(_) => why.to_string(),
+        | TargetError::NotBytes(_)
+        | TargetError::NotDatagrams(_) => why.to_string(),
     }
 }

@@ -11,7 +11,7 @@ use adit_model::{Code, TunnelName};
 use super::keys::{self, Kind};
 use crate::allowed::AllowedTargets;
 use crate::settings::{By, Carries, Login, TunnelSettings};
-use crate::target::{Target, TcpTarget};
+use crate::target::{Target, TcpTarget, UdpTarget};
 
 /// `None` when one of them is wrong. Without `allowed` no target is judged.
 pub(super) fn tunnels(
@@ -20,6 +20,7 @@ pub(super) fn tunnels(
 ) -> Option<Vec<TunnelSettings>> {
     let mut names = Seen::new(document, "tunnel", "name");
     let mut ports = Seen::new(document, "port", "port");
+    let mut udp_ports = Seen::new(document, "port", "port");
     let mut tunnels = Some(Vec::new());
     for section in document.sections(&keys::TUNNEL) {
         let name = section.get(&keys::NAME);
@@ -28,12 +29,15 @@ pub(super) fn tunnels(
         }
         let tunnel = tunnel(document, &section, name);
         if let Some(tunnel) = &tunnel {
-            if let Carries::Bytes {
-                by: By::Port(Some(port)),
-                ..
-            } = tunnel.carries
-            {
-                ports.add(&section, port);
+            match tunnel.carries {
+                Carries::Bytes {
+                    by: By::Port(Some(port)),
+                    ..
+                } => ports.add(&section, port),
+                Carries::Datagrams {
+                    port: Some(port), ..
+                } => udp_ports.add(&section, port),
+                _ => {}
             }
             within(document, &section, &tunnel.carries, allowed);
         }
@@ -117,6 +121,13 @@ fn tunnel(
             misplaced(section, &keys, "tcp", help);
             bytes(document, section, "tcp")
         }
+        Some(Kind::Udp) => {
+            let help = "remove it: a UDP tunnel carries datagrams as they are";
+            let of_bytes = ["proxy_protocol", "compression"];
+            let keys = [&["host_header", "insecure_target", "auth"], &of_bytes[..]].concat();
+            misplaced(section, &keys, "udp", help);
+            datagrams(document, section)
+        }
         Some(Kind::Tls) => {
             let help = "remove it: a TLS tunnel is passed on by name as it is";
             let keys = ["host_header", "insecure_target", "auth", "port"];
@@ -174,8 +185,7 @@ fn bytes(document: &Document<'_>, section: &Section<'_>, kind: &str) -> Option<C
         document.complain(Code::CONFIG_BAD_VALUE, &given.place, &sentence, Some(&help));
         return None;
     };
-    let port = section.get(&keys::PORT);
-    let port = port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?));
+    let port = port(section);
     Some(Carries::Bytes {
         target,
         by: match kind {
@@ -183,6 +193,35 @@ fn bytes(document: &Document<'_>, section: &Section<'_>, kind: &str) -> Option<C
             _ => By::Port(port),
         },
         proxy_protocol: section.get(&keys::PROXY_PROTOCOL)?,
+    })
+}
+
+fn port(section: &Section<'_>) -> Option<NonZeroU16> {
+    NonZeroU16::new(u16::try_from(section.get(&keys::PORT)?).ok()?)
+}
+
+fn datagrams(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
+    let given = section.given(&keys::TARGET)?;
+    let Ok(target) = given.value.parse::<UdpTarget>() else {
+        let value = &given.value;
+        let sentence = format!(
+            "`target` wants a port or host:port with kind = \"udp\", not `{value}`: it carries \
+             datagrams"
+        );
+        let place = value.parse::<Target>().map(TcpTarget::from);
+        let place = place.ok().and_then(|place| place.to_string().parse().ok());
+        let help = place.map(|place: UdpTarget| format!("write \"{place}\""));
+        document.complain(
+            Code::CONFIG_BAD_VALUE,
+            &given.place,
+            &sentence,
+            help.as_deref(),
+        );
+        return None;
+    };
+    Some(Carries::Datagrams {
+        target,
+        port: port(section),
     })
 }
 

@@ -12,6 +12,7 @@ mod limit_keys;
 mod read;
 mod route;
 mod rule;
+mod udp;
 mod url;
 
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +33,7 @@ mod tests;
 pub use self::auth::{BasicAuth, Password};
 pub use self::route::RouteConfig;
 pub use self::rule::TunnelRule;
+pub use self::udp::Udp;
 pub use self::url::PublicUrl;
 
 /// The complete example that `adit config example server` prints.
@@ -50,6 +52,8 @@ pub struct EdgeConfig {
     pub link: Link,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[udp]`.
+    pub udp: Udp,
     /// `[log]`.
     pub log: Log,
     /// `[[route]]`, no two for the same host and path.
@@ -101,6 +105,10 @@ pub struct Doors {
     pub tcp_ports: PortRanges,
     /// Where those ports stand.
     pub tcp_bind: IpAddr,
+    /// The ports that UDP tunnels may have; none: no UDP tunnels.
+    pub udp_ports: PortRanges,
+    /// Where those ports stand.
+    pub udp_bind: IpAddr,
     /// Load balancers whose connections begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
     /// Proxies whose forwarded headers are believed.

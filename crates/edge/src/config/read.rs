@@ -13,6 +13,7 @@ use adit_model::{Code, Psk, SecretError};
 use super::certificate::certificates;
 use super::route::routes;
 use super::rule::{agents, rules};
+use super::udp::udp;
 use super::{Admission, Doors, EdgeConfig, KeyPolicy, Limits, Link, Log, Server, keys, limit_keys};
 
 pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
@@ -23,10 +24,11 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let admission = admission(&document);
     let link = link(&document.section(&keys::LINK));
     let limits = limits(&document.section(&keys::LIMITS));
+    let udp = udp(&document.section(&keys::UDP));
     let log = log(&document.section(&keys::LOG));
     let routes = routes(&document, limits.as_ref());
     let rules = rules(&document);
-    let agents = agents(&document, doors.as_ref().map(|doors| &doors.tcp_ports));
+    let agents = agents(&document, doors.as_ref());
     let certificates = certificates(&document);
     let config = (|| {
         Some(EdgeConfig {
@@ -35,6 +37,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
             admission: admission?,
             link: link?,
             limits: limits?,
+            udp: udp?,
             log: log?,
             routes: routes?,
             rules: rules?,
@@ -127,6 +130,8 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         tls: tls?,
         tcp_ports: section.get(&keys::TCP_PORTS)?,
         tcp_bind: section.get(&keys::TCP_BIND)?,
+        udp_ports: section.get(&keys::UDP_PORTS)?,
+        udp_bind: section.get(&keys::UDP_BIND)?,
         proxy_protocol: section.get(&keys::PROXY_PROTOCOL)?,
         trusted_proxies: section.get(&keys::TRUSTED)?,
     })

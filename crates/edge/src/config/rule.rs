@@ -6,6 +6,7 @@ use adit_config::{Document, Flag, Key, ListOf, Number, Parsed, Place, Section, S
 use adit_model::{Code, PortRanges, PublicKey, TunnelName};
 use ipnet::IpNet;
 
+use super::Doors;
 use super::keys::network;
 use crate::rules::{AgentSpec, RuleSpec};
 
@@ -89,7 +90,7 @@ static BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all visitors of the tunnel together: on TCP and TLS tunnels and upgraded connections.",
+    "Bytes a second each way, of all visitors of the tunnel together: on TCP, TLS and UDP tunnels and upgraded connections.",
 );
 
 const NETWORK: Parsed<IpNet> = Parsed {
@@ -106,6 +107,7 @@ pub static AGENT: SectionSpec = SectionSpec {
     keys: &[
         &AGENT_KEY,
         &AGENT_PORTS,
+        &AGENT_UDP_PORTS,
         &AGENT_TUNNELS,
         &AGENT_CONNECTIONS,
         &AGENT_BYTES,
@@ -130,6 +132,15 @@ static AGENT_PORTS: Key<Parsed<PortRanges>> = Key::optional(
     },
     "The ports that its TCP tunnels may have, among those of `[doors]`; empty: none. Default: all of them.",
 );
+static AGENT_UDP_PORTS: Key<Parsed<PortRanges>> = Key::optional(
+    "udp_ports",
+    Parsed {
+        wanted: "ports and ranges, separated by commas",
+        example: "5000-5009",
+        parse: |text| PortRanges::parse(text).map_err(|why| why.to_string()),
+    },
+    "The ports that its UDP tunnels may have, among those of `[doors]`; empty: none. Default: all of them.",
+);
 static AGENT_TUNNELS: Key<Number> = Key::or(
     "max_tunnels",
     Number::new(0, 1_000_000).zero("no limit"),
@@ -146,7 +157,7 @@ static AGENT_BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all its visitors together: on TCP and TLS tunnels and upgraded connections.",
+    "Bytes a second each way, of all its visitors together: on TCP, TLS and UDP tunnels and upgraded connections.",
 );
 
 /// A `[[tunnel]]`; without a name it is for all others.
@@ -204,20 +215,26 @@ fn rule(section: &Section<'_>) -> Option<TunnelRule> {
     })
 }
 
-/// Reads the rules for agents, of whose ports some are to be among `all`;
-/// `None` when one is wrong.
-pub(super) fn agents(document: &Document<'_>, all: Option<&PortRanges>) -> Option<Vec<AgentSpec>> {
+/// Reads the rules for agents, of whose ports some are to be among those of the
+/// doors; `None` when one is wrong.
+pub(super) fn agents(document: &Document<'_>, doors: Option<&Doors>) -> Option<Vec<AgentSpec>> {
     let mut seen: HashMap<PublicKey, Place> = HashMap::new();
     let mut agents = Some(Vec::new());
     for section in document.sections(&AGENT) {
         let read = agent(&section);
-        if let Some(ports) = read.as_ref().and_then(|agent| agent.ports.as_ref())
-            && !ports.is_empty()
-            && all.is_some_and(|all| !all.meets(ports))
-        {
-            let sentence = "`tcp_ports` holds none of the ports that the edge opens";
-            let help = Some("take some of tcp_ports under [doors], or \"\" for none");
-            section.complain(Code::CONFIG_CONFLICT, "tcp_ports", sentence, help);
+        if let (Some(agent), Some(doors)) = (&read, doors) {
+            meets(
+                &section,
+                "tcp_ports",
+                agent.ports.as_ref(),
+                &doors.tcp_ports,
+            );
+            meets(
+                &section,
+                "udp_ports",
+                agent.udp_ports.as_ref(),
+                &doors.udp_ports,
+            );
         }
         if let Some(AgentSpec { key, .. }) = &read {
             if let Some(first) = seen.get(key) {
@@ -237,11 +254,26 @@ pub(super) fn agents(document: &Document<'_>, all: Option<&PortRanges>) -> Optio
     agents
 }
 
-fn agent(section: &Section<'_>) -> Option<AgentSpec> {
-    let ports = match section.get(&AGENT_PORTS) {
-        None if section.is_given("tcp_ports") => None,
+/// An agent's ports that the edge never opens are a mistake.
+fn meets(section: &Section<'_>, key: &str, ports: Option<&PortRanges>, all: &PortRanges) {
+    if ports.is_some_and(|ports| !ports.is_empty() && !all.meets(ports)) {
+        let sentence = format!("`{key}` holds none of the ports that the edge opens");
+        let help = format!("take some of {key} under [doors], or \"\" for none");
+        section.complain(Code::CONFIG_CONFLICT, key, &sentence, Some(&help));
+    }
+}
+
+/// The outer `None`: they are wrong.
+fn ports(section: &Section<'_>, key: &Key<Parsed<PortRanges>>) -> Option<Option<PortRanges>> {
+    match section.get(key) {
+        None if section.is_given(key.name) => None,
         ports => Some(ports),
-    };
+    }
+}
+
+fn agent(section: &Section<'_>) -> Option<AgentSpec> {
+    let tcp_ports = ports(section, &AGENT_PORTS);
+    let udp_ports = ports(section, &AGENT_UDP_PORTS);
     let rule = (|| {
         Some(RuleSpec {
             connections: section.get(&AGENT_CONNECTIONS)?,
@@ -252,7 +284,8 @@ fn agent(section: &Section<'_>) -> Option<AgentSpec> {
     let max_tunnels = section.get(&AGENT_TUNNELS);
     Some(AgentSpec {
         key: section.get(&AGENT_KEY)?,
-        ports: ports?,
+        ports: tcp_ports?,
+        udp_ports: udp_ports?,
         max_tunnels: max_tunnels? as usize,
         rule: rule?,
     })

@@ -86,7 +86,7 @@ pub struct LinkReport {
 pub struct TunnelReport {
     /// Its name; agents that share it have a row each.
     pub name: String,
-    /// `http`, `tcp` or `tls`.
+    /// `http`, `tcp`, `udp` or `tls`.
     pub kind: String,
     /// Where visitors find it.
     pub url: Option<String>,
@@ -106,6 +106,8 @@ pub struct TunnelReport {
     pub bytes_in: u64,
     /// Bytes to visitors.
     pub bytes_out: u64,
+    /// Datagrams of its flows that the edge dropped.
+    pub drops: u64,
 }
 
 /// All doors since the edge's start, tunnels that are gone and upstreams of
@@ -119,7 +121,8 @@ pub struct Totals {
     pub tunnels: u64,
     /// Requests and streams under way now.
     pub visitors: u64,
-    /// Requests answered, refusals included, and TCP streams begun.
+    /// Requests answered, refusals included, TCP streams and UDP flows
+    /// begun.
     pub requests: u64,
     /// Times that a backend failed one of them.
     pub failures: u64,
@@ -127,4 +130,6 @@ pub struct Totals {
     pub bytes_in: u64,
     /// Bytes to visitors.
     pub bytes_out: u64,
+    /// Datagrams dropped.
+    pub drops: u64,
 }

@@ -156,3 +156,25 @@ labels!(
     /// Its address makes more than it may.
     Limited = "limited",
 );
+labels!(
+    /// Why datagrams of a UDP tunnel were dropped.
+    UdpDrop "reason":
+    /// Nobody could be answered at their sender's address.
+    Source = "source",
+    /// Their address is banned.
+    Banned = "banned",
+    /// The owner's rule turned their visitor away.
+    Rule = "rule",
+    /// There are as many flows as may be.
+    Flows = "flows",
+    /// No agent took their flow.
+    NoBackend = "no_backend",
+    /// Too much waited already.
+    Queue = "queue",
+    /// Larger than the network takes.
+    TooLarge = "too_large",
+    /// The system did not send them for another reason.
+    Unsendable = "unsendable",
+    /// Their flow ended before they were read.
+    Late = "late",
+);

@@ -53,7 +53,7 @@ fn world(ranges: &[NonZeroU16]) -> World {
         tasks: tasks.clone(),
     };
     let opener = Opener {
-        door: Arc::new(door),
+        to: Leads::Tcp(Arc::new(door)),
         counted: Counted {
             door: Door::Tcp,
             metrics: Arc::clone(&metrics),

@@ -13,4 +13,5 @@ mod peers;
 mod rules;
 mod tcp;
 mod tcp_faults;
+mod udp;
 mod uploads;

@@ -20,6 +20,7 @@ pub(super) struct About {
     has_proxies: bool,
     /// Ports that TCP tunnels may open, and where.
     ports: Option<(PortRanges, IpAddr)>,
+    udp_ports: Option<(PortRanges, IpAddr)>,
     flags: String,
 }
 
@@ -40,6 +41,8 @@ impl About {
             has_proxies: !config.doors.trusted_proxies.is_empty(),
             ports: (!config.doors.tcp_ports.is_empty())
                 .then(|| (config.doors.tcp_ports.clone(), config.doors.tcp_bind)),
+            udp_ports: (!config.doors.udp_ports.is_empty())
+                .then(|| (config.doors.udp_ports.clone(), config.doors.udp_bind)),
             flags,
         }
     }
@@ -145,14 +148,14 @@ fn doors(facts: &Facts, about: &About) -> String {
             &format!("{tls}  passed on by name, visitors: {}", open_to(tls)),
         );
     }
-    if let Some((ports, ip)) = &about.ports {
-        text += &row(
-            "TCP ports",
-            &format!(
-                "{ports}  when tunnels open them, visitors: {}",
-                open_to_ip(*ip)
-            ),
-        );
+    for (kind, ports) in [("TCP ports", &about.ports), ("UDP ports", &about.udp_ports)] {
+        if let Some((ports, ip)) = ports {
+            let to = open_to_ip(*ip);
+            text += &row(
+                kind,
+                &format!("{ports}  when tunnels open them, visitors: {to}"),
+            );
+        }
     }
     text += &row(
         "link door",
@@ -258,6 +261,10 @@ mod tests {
                 PortRanges::parse("2000-2999").unwrap(),
                 IpAddr::from([0, 0, 0, 0]),
             )),
+            udp_ports: Some((
+                PortRanges::parse("5000-5999").unwrap(),
+                IpAddr::from([127, 0, 0, 1]),
+            )),
             flags: " --config server.toml".to_owned(),
         }
     }
@@ -283,6 +290,7 @@ mod tests {
             "  HTTP door    http://0.0.0.0:8080  visitors: everybody who reaches this machine",
             "  TLS door     127.0.0.1:8443  passed on by name, visitors: this machine only",
             "  TCP ports    2000-2999  when tunnels open them, visitors: everybody who reaches this machine",
+            "  UDP ports    5000-5999  when tunnels open them, visitors: this machine only",
             "  link door    192.0.2.7:7400  agents: everybody who reaches 192.0.2.7",
             "  API door     http://127.0.0.1:9090  metrics, no login: this machine only",
             "  tunnels      http://NAME.example.test:8080",

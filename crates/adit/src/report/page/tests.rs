@@ -43,6 +43,7 @@ fn tunnel(name: &str, kind: &str, requests: u64) -> TunnelReport {
         failures: 1,
         bytes_in: requests * 412,
         bytes_out: requests * 145_000,
+        drops: 0,
     }
 }
 
@@ -72,6 +73,7 @@ fn report() -> Report {
             failures: 5,
             bytes_in: 1_300_000,
             bytes_out: 45_200_000,
+            drops: 0,
         },
     }
 }
