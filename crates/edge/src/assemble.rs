@@ -3,6 +3,7 @@
 //! Each part has settings of its own, so that none knows the configuration;
 //! this is where one becomes the other.
 
+mod ports;
 mod secure;
 
 use std::collections::HashSet;
@@ -30,7 +31,7 @@ use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, descriptor_limit};
-use crate::ports::{Leads, Opener, PortSettings, Ports};
+use crate::ports::Ports;
 use crate::registry::{Registry, RegistryRules};
 use crate::rules::Rules;
 use crate::seldom::Seldom;
@@ -40,7 +41,6 @@ use crate::state::{Seen, Store};
 use crate::status::{At, Sources, Status};
 use crate::tcp::TcpDoor;
 use crate::tls::watch::Watch;
-use crate::udp::{Census, FlowLimits, IdleTimes, UdpDoor};
 use crate::{auth, sync_stats};
 
 /// Agents that may be proving themselves at a time, those included that wait
@@ -65,16 +65,6 @@ impl Ground {
             door,
             metrics: Arc::clone(&self.metrics),
             seldom: Arc::clone(&self.seldom),
-        }
-    }
-
-    fn opener(&self, to: Leads) -> Opener {
-        Opener {
-            to,
-            counted: self.counted(Door::Tcp),
-            workers: self.workers.clone(),
-            doors: self.doors.clone(),
-            streams: self.streams.clone(),
         }
     }
 }
@@ -175,31 +165,6 @@ impl Visitors {
         })
     }
 
-    fn udp_ports(&self, config: &EdgeConfig, ground: &Ground) -> Arc<Ports> {
-        let udp = &config.udp;
-        let limits = FlowLimits {
-            all: (udp.flows as usize).min(connections(config).div_ceil(2)),
-            port: udp.per_port as usize,
-            address: udp.per_address as usize,
-        };
-        let (places, metrics) = (Arc::clone(&self.places), Arc::clone(&ground.metrics));
-        let door = UdpDoor {
-            registry: Arc::clone(&self.registry),
-            rules: Arc::clone(&self.rules),
-            limits: Arc::clone(&self.limits),
-            metrics: Arc::clone(&ground.metrics),
-            census: Census::new(limits, places, metrics),
-            idle: IdleTimes {
-                usual: udp.idle,
-                answered: udp.answered,
-            },
-            seldom: Seldom::default(),
-            tasks: ground.streams.clone(),
-        };
-        let opener = ground.opener(Leads::Udp(Arc::new(door)));
-        Ports::new(udp_port_settings(config), opener)
-    }
-
     fn http(
         &self,
         config: &EdgeConfig,
@@ -246,9 +211,7 @@ pub(crate) fn parts(
     let address = link_address(config.server.public.as_deref(), at.link);
     let visitors = Visitors::new(config, &registry, &rules, &limits);
     let streams = visitors.streams(config, ground);
-    let opener = ground.opener(Leads::Tcp(Arc::clone(&streams)));
-    let ports = Ports::new(port_settings(config, at.https.or(at.tls)), opener);
-    let udp_ports = visitors.udp_ports(config, ground);
+    let [ports, udp_ports] = visitors.ports(config, ground, at, &streams);
     let status = Status::new(Sources {
         registry: Arc::clone(&registry),
         metrics: Arc::clone(&metrics),
@@ -422,24 +385,6 @@ fn registry_rules(config: &EdgeConfig, rules: Arc<Rules>) -> RegistryRules {
 
 fn balancers(config: &EdgeConfig) -> Balancers {
     Balancers::new(config.doors.proxy_protocol.clone())
-}
-
-fn port_settings(config: &EdgeConfig, tls: Option<SocketAddr>) -> PortSettings {
-    PortSettings {
-        tls: tls.map(|tls| tls.port()),
-        bind: config.doors.tcp_bind,
-        ranges: config.doors.tcp_ports.clone(),
-        host: config.server.domain.host().to_string(),
-    }
-}
-
-fn udp_port_settings(config: &EdgeConfig) -> PortSettings {
-    PortSettings {
-        tls: None,
-        bind: config.doors.udp_bind,
-        ranges: config.doors.udp_ports.clone(),
-        host: config.server.domain.host().to_string(),
-    }
 }
 
 fn link_settings(config: &EdgeConfig, url_pattern: &str, workers: usize) -> LinkSettings {
