@@ -89,7 +89,7 @@ impl Context<'_> {
 
     fn open_tls(&self, open: &OpenTunnel) -> Result<String, Refused> {
         let url = self.ports.tls_url(&open.name).ok_or_else(|| {
-            let why = "this edge has no door for TLS tunnels (tls under [doors])";
+            let why = "this edge has no door for TLS tunnels (https or tls under [doors])";
             (Code::TUNNEL_KIND, why.to_owned())
         })?;
         self.register(open).map(|()| url)

@@ -5,9 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use time::OffsetDateTime;
 
 use crate::wait::DEADLINE;
 
@@ -35,6 +38,23 @@ impl Pair {
             _folder: folder,
         };
         pair.make(names);
+        pair
+    }
+
+    /// As [`Pair::new`], with an end in so many days.
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn ending(names: &[&str], days: i64) -> Self {
+        let pair = Self::new(names);
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(names).expect("names of a certificate");
+        params.not_after = OffsetDateTime::now_utc() + time::Duration::days(days);
+        let made = params.self_signed(&key).expect("a certificate");
+        put(&pair.cert, &made.pem());
+        put(&pair.key, &key.serialize_pem());
         pair
     }
 

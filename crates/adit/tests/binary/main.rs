@@ -15,6 +15,7 @@ mod crowds;
 mod demo;
 mod doors;
 mod forget;
+mod https;
 mod kill;
 mod lab;
 mod mistakes;

@@ -56,7 +56,7 @@ pub(super) static REQUESTS: Key<Number> = Key::or(
     "requests_per_second",
     COUNT,
     "1000",
-    "Requests of one address, on average; above it visitors get 429.",
+    "Requests of one address, on average; above it visitors get 429. A TLS handshake counts as one, and is refused above it.",
 );
 pub(super) static BURST: Key<Number> = Key::or(
     "request_burst",

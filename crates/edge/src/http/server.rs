@@ -101,7 +101,7 @@ impl Connection {
                 },
                 Next::Refused(refusal) => self.refuse(refusal).await,
                 Next::Slow => self.slow_head().await,
-                Next::Closed => break,
+                Next::Closed => Then::Close,
             };
             match then {
                 Then::Keep => {}

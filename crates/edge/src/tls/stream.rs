@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::ServerConnection;
 use rustls::server::Accepted;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Served;
@@ -193,22 +193,9 @@ impl TlsStream {
             if self.has_unsent() {
                 let _ = self.poll_flush(cx);
             }
-            ready!(self.socket.poll_read_ready(cx))?;
-            let most = room.len().saturating_add(ADDED).min(READ);
-            let read = SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(READ, 0);
-                let scratch = scratch.get_mut(..most).unwrap_or_default();
-                let count = self.socket.try_read(scratch)?;
-                self.ended = count == 0;
-                let mut left = scratch.get(..count).unwrap_or_default();
-                let opened = self.open(&mut left, room);
-                self.held.extend_from_slice(left);
-                opened
-            });
-            match read {
+            match ready!(self.poll_records(cx, room)) {
                 Ok(0) => {}
                 Ok(count) => return Poll::Ready(Ok(count)),
-                Err(error) if is_wait(&error) => {}
                 Err(error) => {
                     // The alert that says why, as far as the socket takes it.
                     let _ = self.poll_flush(cx);
@@ -216,6 +203,21 @@ impl TlsStream {
                 }
             }
         }
+    }
+
+    /// Reads records of the socket, and opens what there is room for.
+    fn poll_records(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let most = room.len().saturating_add(ADDED).min(READ);
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(READ, 0);
+            let mut buffer = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+            let mut left = buffer.filled();
+            self.ended = left.is_empty();
+            let opened = self.open(&mut left, room);
+            self.held.extend_from_slice(left);
+            Poll::Ready(opened)
+        })
     }
 
     /// Opens records of `from` into `room`, until one of both is used up.
@@ -258,20 +260,13 @@ impl TlsStream {
 
     /// Reads what has come and holds it; 0 at the end.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            let read = SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(READ, 0);
-                let count = self.socket.try_read(scratch)?;
-                self.held
-                    .extend_from_slice(scratch.get(..count).unwrap_or_default());
-                Ok(count)
-            });
-            match read {
-                Err(error) if is_wait(&error) => {}
-                read => return Poll::Ready(read),
-            }
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(READ, 0);
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+            self.held.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
     }
 
     pub(crate) fn poll_write(

@@ -6,6 +6,7 @@ mod corpus;
 mod deadlines;
 mod retries;
 mod rules;
+mod secure;
 mod upgrades;
 
 use std::collections::HashMap;

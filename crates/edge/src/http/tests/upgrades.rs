@@ -170,7 +170,19 @@ async fn a_thousand_idle_upgrades_hold_no_buffers() {
 
 /// Knows one id and keeps what it is given.
 #[derive(Default)]
-struct Links(Mutex<Vec<([u8; 8], Upgraded)>>);
+pub(super) struct Links(Mutex<Vec<([u8; 8], Upgraded)>>);
+
+impl Links {
+    /// The next one.
+    pub(super) async fn taken(&self) -> ([u8; 8], Upgraded) {
+        loop {
+            if let Some(taken) = self.0.lock().unwrap().pop() {
+                return taken;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 impl LinkUpgrade for Links {
     fn knows(&self, id: [u8; 8]) -> bool {
@@ -183,7 +195,7 @@ impl LinkUpgrade for Links {
 }
 
 /// The example of RFC 6455 §1.3.
-fn ask_for_link(path: &str, more: &str) -> String {
+pub(super) fn ask_for_link(path: &str, more: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
@@ -210,12 +222,7 @@ async fn who_knows_a_link_is_handed_over_whole() {
         head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
         "{head}"
     );
-    let (id, mut upgraded) = loop {
-        if let Some(taken) = links.0.lock().unwrap().pop() {
-            break taken;
-        }
-        tokio::task::yield_now().await;
-    };
+    let (id, mut upgraded) = links.taken().await;
     assert!(links.knows(id));
     assert_eq!(upgraded.early, b"frames");
     guest.send("more").await;
