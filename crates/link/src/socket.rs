@@ -7,13 +7,14 @@ use adit_link_proto::Suites;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// Unacknowledged bytes end a connection after this long.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Sets what a link's socket needs: no delay, a bounded wait for
-/// acknowledgements, keep-alive, and BBR where the kernel allows it (at 1 %
-/// loss it carries thirty times as much as the usual default). Within this
-/// machine nothing is lost, and its pacing would only cost.
+/// Sets what a link's socket needs: no delay, keep-alive, and BBR where the
+/// kernel allows it (at 1 % loss it carries thirty times as much as the usual
+/// default). Within this machine nothing is lost, and its pacing would only
+/// cost.
+///
+/// Not `TCP_USER_TIMEOUT`: it ends a connection whose reader is merely paused,
+/// acknowledged or not, and a link that is dead is noticed by its heartbeats,
+/// which end all of its streams.
 ///
 /// # Errors
 /// The system's, for what cannot be done without.
@@ -24,7 +25,6 @@ pub fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
     #[cfg(target_os = "linux")]
     {
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         if !is_local {
             // Absent on many kernels; the default is then as good as it gets.
             let _ = socket.set_tcp_congestion(b"bbr");
@@ -44,4 +44,21 @@ pub fn suites() -> Suites {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let aes = false;
     Suites { aes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_reader_may_pause_for_as_long_as_it_likes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        prepare(&socket).unwrap();
+        let socket = SockRef::from(&socket);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+        assert!(socket.keepalive().unwrap());
+    }
 }

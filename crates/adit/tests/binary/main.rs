@@ -11,7 +11,6 @@
 
 mod chaos;
 mod codes;
-mod crowds;
 mod demo;
 mod doors;
 mod forget;

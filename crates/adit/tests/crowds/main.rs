@@ -1,9 +1,21 @@
 //! Many visitors of one TCP tunnel at once, and visitors and services that never
-//! read: what is held for them, and that all others are served.
+//! read: what is held for them, and that all others are served. They run one
+//! after the other, and apart from all other tests.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "code for tests alone, where a panic is how a test fails"
+)]
+
+#[expect(dead_code, reason = "the part of it that these tests need")]
+#[path = "../binary/lab.rs"]
+mod lab;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +24,7 @@ use adit_testkit::raw::{Socket, free_ports, origin};
 use adit_testkit::wait::{DEADLINE, until, until_true};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lab::{Edge, Lab, Running};
+use lab::{Edge, Lab, Running};
 
 /// All at the same time.
 const VISITORS: usize = 5000;
@@ -99,6 +111,12 @@ impl Busy {
     }
 }
 
+/// Held by the one test that runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Gives back what it gets.
 #[expect(clippy::needless_pass_by_value, reason = "the connection ends here")]
 fn echo(socket: Socket) {
@@ -181,6 +199,7 @@ fn crowd(to: SocketAddr, count: usize) {
 
 #[test]
 fn five_thousand_visitors_at_once_are_all_answered() {
+    let _alone = alone();
     raise_descriptors();
     let busy = Busy::new(&[echo_for_many()]);
     let (before, mut peaks) = (busy.held(), Vec::new());
@@ -207,12 +226,24 @@ fn five_thousand_visitors_at_once_are_all_answered() {
     assert!(more < first / 4, "{more} KiB more after the second crowd");
 }
 
+/// Bytes that do not compress.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..size).map(|_| next()).collect()
+}
+
 /// Writes until nothing more is taken for a while; how much was.
 fn fill(stream: &mut TcpStream) -> usize {
     stream
         .set_write_timeout(Some(Duration::from_millis(300)))
         .unwrap();
-    let (part, mut taken) = ([7; 1 << 16], 0);
+    let (part, mut taken) = (noise(1 << 16), 0);
     loop {
         match stream.write(&part) {
             Ok(length) => taken += length,
@@ -224,8 +255,9 @@ fn fill(stream: &mut TcpStream) -> usize {
 
 #[test]
 fn visitors_that_never_read_hold_little_and_slow_nobody() {
+    let _alone = alone();
     let endless = origin(|mut socket: Socket| {
-        let part = vec![7; 1 << 20];
+        let part = noise(1 << 20);
         while socket.stream().write_all(&part).is_ok() {}
         socket.finish();
         socket.rest();
@@ -252,13 +284,14 @@ fn visitors_that_never_read_hold_little_and_slow_nobody() {
     let late = &stubborn[0];
     let mut some = vec![0; 4 << 20];
     late.stream().read_exact(&mut some).unwrap();
-    assert!(some.iter().all(|byte| *byte == 7));
+    assert!(some.chunks(1 << 20).all(|part| part == noise(1 << 20)));
     drop(stubborn);
     busy.settled();
 }
 
 #[test]
 fn services_that_never_read_hold_little_and_slow_nobody() {
+    let _alone = alone();
     let (listener, mut kept) = (TcpListener::bind("127.0.0.1:0").unwrap(), Vec::new());
     let busy = Busy::new(&[listener.local_addr().unwrap(), origin(echo)]);
     busy.serves(1);
