@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use crate::datagrams::free_udp_ports;
+use crate::network::End;
 use crate::peers::program;
 use crate::process::Process;
 use crate::wait::until_true;
@@ -38,7 +39,24 @@ impl Dnsmasq {
     /// As [`Dnsmasq::start`].
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
-        let mut command = Command::new(program("dnsmasq"));
+        let server = Self::by(Command::new(program("dnsmasq")), address);
+        server.wait(|words| dig(address, words));
+        server
+    }
+
+    /// The same inside one end of a network, on its loopback.
+    ///
+    /// # Panics
+    /// As [`Dnsmasq::start`].
+    #[must_use]
+    pub fn inside(end: &End, port: u16) -> Self {
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let server = Self::by(end.command(program("dnsmasq")), address);
+        server.wait(|words| dig_inside(end, address, words));
+        server
+    }
+
+    fn by(mut command: Command, address: SocketAddr) -> Self {
         let text = "x".repeat(250);
         command
             .args([
@@ -55,15 +73,16 @@ impl Dnsmasq {
                 "--txt-record={LONG}{}",
                 format!(",{text}").repeat(10)
             ));
-        let process = Process::spawn(command);
-        let server = Self {
+        Self {
             address,
-            _process: process,
-        };
+            _process: Process::spawn(command),
+        }
+    }
+
+    fn wait(&self, dig: impl Fn(&[&str]) -> String) {
         until_true("dnsmasq answers", || {
-            dig(address, &[NAME.0, "+tries=1", "+time=1"]) == NAME.1
+            dig(&[NAME.0, "+tries=1", "+time=1"]) == NAME.1
         });
-        server
     }
 }
 
@@ -73,11 +92,26 @@ impl Dnsmasq {
 /// When dig is not installed.
 #[must_use]
 pub fn dig(server: SocketAddr, words: &[&str]) -> String {
-    let mut command = Command::new(program("dig"));
+    asked(Command::new(program("dig")), server, words)
+}
+
+/// The same from one end of a network.
+///
+/// # Panics
+/// When dig is not installed.
+#[must_use]
+pub fn dig_inside(end: &End, server: SocketAddr, words: &[&str]) -> String {
+    asked(end.command(program("dig")), server, words)
+}
+
+fn asked(mut command: Command, server: SocketAddr, words: &[&str]) -> String {
     command
         .arg(format!("@{}", server.ip()))
         .args(["-p", &server.port().to_string(), "+short"])
         .args(words);
     let ended = Process::run(command);
-    ended.lines.join("\n").trim().to_owned()
+    // Of each question that it had to repeat it says so.
+    let lines = ended.lines.iter().filter(|line| !line.starts_with(';'));
+    let lines: Vec<_> = lines.map(String::as_str).collect();
+    lines.join("\n").trim().to_owned()
 }

@@ -28,4 +28,5 @@ mod smuggling;
 mod status;
 mod stuck;
 mod tcp;
+mod udp;
 mod words;
