@@ -152,3 +152,54 @@ impl fmt::Debug for Certificates {
         f.debug_list().entries(&self.table.load().all).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(names: &[&str]) -> Arc<Certificate> {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let read = Certificate::from_pem(cert.as_bytes(), key.as_bytes(), 1_800_000_000);
+        Arc::new(read.unwrap())
+    }
+
+    fn found(all: &Certificates, host: &str, wanted: &Arc<Certificate>) -> bool {
+        let host = HostName::parse(host).unwrap();
+        all.find(Some(&host)).unwrap().fingerprint() == wanted.fingerprint()
+    }
+
+    #[test]
+    fn the_owners_go_first_and_a_name_before_a_star() {
+        let all = Certificates::new();
+        assert!(all.find(None).is_none());
+        let own = certificate(&["example.test", "*.example.test", "app.other.test"]);
+        all.replace(Source::Generated, vec![Arc::clone(&own)]);
+        assert!(found(&all, "app.example.test", &own));
+        assert!(found(&all, "unknown.test", &own));
+        let wild = certificate(&["*.example.test", "*.other.test"]);
+        let exact = certificate(&["app.example.test"]);
+        let files = || vec![Arc::clone(&wild), Arc::clone(&exact)];
+        all.replace(Source::Files, files());
+        assert!(found(&all, "app.example.test", &exact));
+        assert!(found(&all, "web.example.test", &wild));
+        // A star of the owner's is better than a name of the edge's own.
+        assert!(found(&all, "app.other.test", &wild));
+        assert!(found(&all, "example.test", &own));
+        assert!(
+            found(&all, "a.b.example.test", &wild),
+            "the first is for all others"
+        );
+        assert_eq!(all.find(None).unwrap().fingerprint(), wild.fingerprint());
+        // Each source replaces its own alone.
+        let newer = certificate(&["example.test"]);
+        all.replace(Source::Generated, vec![Arc::clone(&newer)]);
+        assert!(found(&all, "example.test", &newer));
+        assert!(found(&all, "web.example.test", &wild));
+        let sources: Vec<_> = all.all().iter().map(|(source, _)| *source).collect();
+        assert_eq!(sources, [Source::Files, Source::Files, Source::Generated]);
+        all.replace(Source::Files, Vec::new());
+        assert!(found(&all, "web.example.test", &newer));
+    }
+}
