@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use adit_link::agent::{AgentLink, BoxFuture, DialConfig, LinkEvent, StreamHandler, dial};
+use adit_link::agent::{AgentLink, BoxFuture, DialConfig, LinkEvent, Spot, StreamHandler, dial};
 use adit_link::tasks::Tasks;
+use adit_link::tls::unverified;
 use adit_link::{Channel, Incoming};
-use adit_model::{Identity, InstanceId, JoinString, TunnelId, TunnelName};
+use adit_model::{Carrier, Identity, InstanceId, JoinString, TunnelId, TunnelName};
 use adit_wire::{Compression, Message, OpenTunnel, ResetReason, TunnelKind, TunnelState};
 use tokio::task::JoinSet;
 
@@ -66,7 +67,8 @@ async fn settle(
 
 async fn one(join: Arc<JoinString>, tasks: Tasks, number: usize) -> Result<AgentLink, BenchError> {
     let config = DialConfig {
-        addresses: join.addresses.clone(),
+        spots: Vec::new(),
+        tls: unverified().map_err(failed)?,
         edge: join.edge,
         psk: join.credential.psk().clone(),
         identity: Arc::new(Identity::from_seed(random()?).map_err(failed)?),
@@ -79,7 +81,15 @@ async fn one(join: Arc<JoinString>, tasks: Tasks, number: usize) -> Result<Agent
         counters: Arc::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let mut link = dial(&config).await.map_err(failed)?;
+    let spot = Spot {
+        carrier: Carrier::Tcp,
+        address: join.addresses[0].clone(),
+        proxy: None,
+    };
+    let found = tokio::net::lookup_host(&spot.address).await;
+    let mut peers = found.map_err(failed)?;
+    let peer = peers.next().ok_or_else(|| failed("no address"))?;
+    let mut link = dial(&config, &spot, peer, None).await.map_err(failed)?;
     let sent = link.send(Message::OpenTunnel(OpenTunnel {
         tunnel: TunnelId(1),
         name: TunnelName::parse(&format!("held-{number}")).map_err(failed)?,

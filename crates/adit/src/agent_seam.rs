@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use adit_agent::config::AgentConfig;
-use adit_agent::{AgentError, AgentSettings, PinFrom};
+use adit_agent::{AgentError, AgentSettings, Carriage, PinFrom};
 use adit_config::LogLevel;
+use adit_link::proxy::Proxy;
 use adit_link::workers::default_count;
-use adit_model::Code;
+use adit_model::{Carrier, Code};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Remarks};
 use crate::view::{self, Screen};
-use crate::{Outcome, ask, logging, runtime};
+use crate::{Outcome, ask, logging, runtime, way_out};
 
 /// Events that may wait to be shown.
 const EVENTS: usize = 256;
@@ -51,12 +52,22 @@ fn agent_settings(config: AgentConfig, screen: &Arc<Screen>) -> AgentSettings {
         data: config.agent.data,
         tunnels: config.tunnels,
         allowed_targets: config.agent.allowed_targets,
+        carriage: carriage(config.agent.carrier, config.agent.proxy),
         pin: ask::pin(config.agent.pin, screen),
         workers: match config.agent.workers {
             0 => default_count(),
             count => count,
         },
         drain: config.agent.drain,
+    }
+}
+
+/// How the edge is reached, by the configuration and the environment.
+pub(crate) fn carriage(only: Option<Carrier>, proxy: Option<Proxy>) -> Carriage {
+    Carriage {
+        only,
+        proxy,
+        web_proxy: way_out::from_environment(),
     }
 }
 
@@ -68,8 +79,11 @@ pub(crate) async fn join(
     join: adit_model::JoinString,
     data: std::path::PathBuf,
     pin: PinFrom,
+    carriage: Carriage,
 ) -> Result<adit_model::PublicKey, Failure> {
-    let (edge, _) = adit_agent::join(join, data, pin).await.map_err(failure)?;
+    let (edge, _) = adit_agent::join(join, data, pin, carriage)
+        .await
+        .map_err(failure)?;
     Ok(edge)
 }
 

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use adit_edge::Edge;
+use adit_edge::Reached;
 use adit_edge::StartError;
 use adit_edge::config::EdgeConfig;
 use adit_edge::control::ControlError;
 use adit_edge::control::client::{Client, Place};
-use adit_edge::link_address;
 use adit_model::{Code, JoinString};
 
 use crate::failure::Failure;
@@ -56,10 +56,9 @@ pub(crate) fn leads_somewhere(join: &JoinString) -> Result<(), Failure> {
 /// Neither can be reached.
 pub(crate) fn desk(config: &EdgeConfig, may_create: bool) -> Result<Client, Failure> {
     // When no edge runs that could say where agents reach it.
-    let address = link_address(config.server.public.as_deref(), config.doors.link);
     let place = Place {
         data: config.server.data.clone(),
-        addresses: vec![address],
+        reached: Reached::configured(config),
         secret: config.admission.secret.clone(),
     };
     Client::open(place, may_create).map_err(refused)

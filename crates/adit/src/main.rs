@@ -21,6 +21,7 @@ mod runtime;
 mod settings;
 mod terminal;
 mod view;
+mod way_out;
 
 use std::process::ExitCode;
 

@@ -14,25 +14,27 @@ use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, Unreached, W
 use adit_link::tasks::Tasks;
 use adit_model::Code;
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::{Backoff, Last};
+use crate::climb::Climb;
 use crate::error::{AgentError, unreached};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forgotten::Remembered;
-use crate::forward::Forwarder;
 use crate::known::Known;
+use crate::ladder::{Carriage, Ladder};
 use crate::link::Link;
-use crate::network::{Change, Network};
+use crate::network::{Change, Network, here};
 use crate::pin::Pins;
 use crate::random;
-use crate::reach::reach;
 use crate::tunnels::Tunnels;
 
 /// Pause before a person is asked for the PIN once more.
 const ASK_PIN_AGAIN: Duration = Duration::from_millis(500);
+
+mod dialling;
 
 type Dialled = Result<(AgentLink, TaskTracker), DialError>;
 type Attempt = Pin<Box<dyn Future<Output = Dialled> + Send>>;
@@ -47,8 +49,12 @@ pub(crate) struct Agent {
     backoff: Backoff,
     network: Network,
     remembered: Remembered,
+    ladder: Ladder,
+    climb: Climb,
     link: Option<Link>,
     attempt: Option<Attempt>,
+    /// A look for a better carrier while a link serves.
+    looking: Option<Attempt>,
     /// Links whose streams go on to their end.
     retiring: Tasks,
     stopping: CancellationToken,
@@ -58,6 +64,8 @@ enum Step {
     Stop,
     Link(LinkEvent),
     Dialled(Dialled),
+    LookUp,
+    Looked(Dialled),
     Network(Change),
     AskAgain,
     Forgotten,
@@ -70,10 +78,14 @@ impl Agent {
         teller: Arc<Teller>,
         pins: Pins,
         dial: DialConfig,
+        carriage: Carriage,
     ) -> Self {
         Self {
             remembered: known.watch(),
             known,
+            ladder: Ladder::new(carriage, tunnels.has_datagrams()),
+            climb: Climb::default(),
+            looking: None,
             tunnels,
             teller,
             pins,
@@ -101,6 +113,9 @@ impl Agent {
                 Step::Link(event) => self.on_link(event)?,
                 Step::Dialled(Ok((link, streams))) => self.on_live(link, streams).await?,
                 Step::Dialled(Err(error)) => self.on_failed(error).await?,
+                Step::LookUp => self.look_up(),
+                Step::Looked(Ok((link, streams))) => self.on_live(link, streams).await?,
+                Step::Looked(Err(error)) => self.on_nothing_better(&error),
                 Step::Network(change) => self.on_network(change),
                 Step::AskAgain => self.ask_again(),
             }
@@ -109,47 +124,17 @@ impl Agent {
 
     async fn next_step(&mut self, stop: &CancellationToken) -> Step {
         let due = self.link.as_ref().and_then(Link::ask_again_at);
+        let look = self.climb.due().filter(|_| self.looking.is_none());
         tokio::select! {
             () = stop.cancelled() => Step::Stop,
             event = next_event(&mut self.link) => Step::Link(event),
             dialled = finished(&mut self.attempt) => Step::Dialled(dialled),
+            looked = finished(&mut self.looking) => Step::Looked(looked),
+            () = until(look) => Step::LookUp,
             change = self.network.changed() => Step::Network(change),
             () = self.remembered.gone() => Step::Forgotten,
             () = until(due) => Step::AskAgain,
         }
-    }
-
-    /// Dials after a while, `first` before the known addresses.
-    fn dial_after(&mut self, wait: Duration, first: &[String]) {
-        let mut addresses = first.to_vec();
-        for address in &self.known.addresses {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        let streams = TaskTracker::new();
-        let forwarder = Forwarder::new(
-            Arc::clone(&self.tunnels),
-            Arc::clone(&self.teller),
-            streams.clone(),
-        );
-        let config = DialConfig {
-            addresses,
-            psk: self.known.psk.clone(),
-            pin: self.pins.source(),
-            handler: Arc::new(forwarder),
-            ..self.dial.clone()
-        };
-        let silent = self.link.is_some();
-        let teller = Arc::clone(&self.teller);
-        self.attempt = Some(Box::pin(async move {
-            sleep(wait).await;
-            if !silent {
-                let addresses = config.addresses.clone();
-                teller.tell(AgentEvent::Connecting { addresses });
-            }
-            Ok((reach(&config).await?, streams))
-        }));
     }
 
     fn next_wait(&mut self, last: Last) -> Duration {
@@ -164,7 +149,7 @@ impl Agent {
     }
 
     async fn on_live(&mut self, link: AgentLink, streams: TaskTracker) -> Result<(), AgentError> {
-        self.attempt = None;
+        (self.attempt, self.looking) = (None, None);
         // What is learnt now would be remembered again.
         if self.remembered.is_gone() {
             return Err(self.forgotten());
@@ -174,11 +159,20 @@ impl Agent {
             let why = error.to_string();
             self.teller.tell(AgentEvent::NotSaved { why });
         }
+        if let Err(error) = self.known.learn_way(&link, here()).await {
+            let why = error.to_string();
+            self.teller.tell(AgentEvent::NotSaved { why });
+        }
+        let carrier = link.spot().carrier;
+        let known = &self.known;
+        let above = self.ladder.above(carrier, &known.addresses, &known.doors);
+        self.climb.on_live(!above.is_empty(), Instant::now());
         self.remembered.look();
         self.network.towards(link.peer());
         self.teller.tell(AgentEvent::Connected {
             edge: self.known.edge,
             peer: link.peer(),
+            carrier,
             version: link.auth().version.clone(),
         });
         let link = Link::new(link, streams);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use adit_model::{Code, ConnId, PublicKey, TunnelName};
+use adit_model::{Carrier, Code, ConnId, PublicKey, TunnelName};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
@@ -23,6 +23,8 @@ pub enum AgentEvent {
         edge: PublicKey,
         /// The address that answered.
         peer: SocketAddr,
+        /// What the link's bytes travel in.
+        carrier: Carrier,
         /// The edge's program version.
         version: String,
     },

@@ -103,6 +103,7 @@ mod tests {
         let secret = |n: u8| Psk::from_random(std::array::from_fn(|i| (i as u8) ^ n));
         let join = JoinString {
             addresses: addresses.clone(),
+            doors: Vec::new(),
             edge,
             credential: Credential::Shared(secret(1)),
         };

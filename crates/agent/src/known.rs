@@ -1,7 +1,7 @@
 //! Which edge to dial, and what to show it.
 
 use adit_link::agent::AgentLink;
-use adit_model::{JoinString, Psk, PublicKey};
+use adit_model::{Carrier, CarrierDoor, JoinString, Psk, PublicKey};
 
 use crate::error::AgentError;
 use crate::forgotten::Remembered;
@@ -12,12 +12,22 @@ fn only(known: Vec<EdgeRecord>) -> Option<EdgeRecord> {
     <[EdgeRecord; 1]>::try_from(known).ok().map(|[one]| one)
 }
 
+fn add_doors(doors: &mut Vec<CarrierDoor>, others: &[CarrierDoor]) {
+    for door in others {
+        if !doors.contains(door) {
+            doors.push(*door);
+        }
+    }
+}
+
 /// The edge of one agent. The credential is the secret that the edge handed
 /// out where there is one, else the join string's; the agent never goes back
 /// from the first to the second by itself.
 pub(crate) struct Known {
     pub(crate) edge: PublicKey,
     pub(crate) addresses: Vec<String>,
+    pub(crate) doors: Vec<CarrierDoor>,
+    ways: Vec<(String, Carrier)>,
     pub(crate) psk: Psk,
     pub(crate) own_secret: bool,
     data: DataFolder,
@@ -27,30 +37,38 @@ impl Known {
     /// The join string's edge, or the one that was joined. Blocks on files.
     pub(crate) fn find(join: Option<JoinString>, data: DataFolder) -> Result<Self, AgentError> {
         let psk_of = |join: JoinString| join.credential.psk().clone();
-        let (edge, addresses, secret, joining) = match join {
+        let (record, joining) = match join {
             Some(join) => {
-                let secret = data.edge(&join.edge)?.and_then(|known| known.secret);
-                (
-                    join.edge,
-                    join.addresses.clone(),
-                    secret,
-                    Some(psk_of(join)),
-                )
+                let mut record = EdgeRecord {
+                    edge: join.edge,
+                    addresses: join.addresses.clone(),
+                    doors: join.doors.clone(),
+                    ways: Vec::new(),
+                    secret: None,
+                    join: None,
+                };
+                if let Some(known) = data.edge(&join.edge)? {
+                    add_doors(&mut record.doors, &known.doors);
+                    (record.ways, record.secret) = (known.ways, known.secret);
+                }
+                (record, Some(psk_of(join)))
             }
             None => {
-                let known = match data.joined()? {
+                let mut known = match data.joined()? {
                     Some(joined) => joined,
                     None => only(data.known_edges()?).ok_or(AgentError::NotJoined)?,
                 };
-                let joining = known.join.map(psk_of);
-                (known.edge, known.addresses, known.secret, joining)
+                let joining = known.join.take().map(psk_of);
+                (known, joining)
             }
         };
         Ok(Self {
-            edge,
-            addresses,
-            own_secret: secret.is_some(),
-            psk: secret.or(joining).ok_or(AgentError::NotJoined)?,
+            edge: record.edge,
+            addresses: record.addresses,
+            doors: record.doors,
+            ways: record.ways,
+            own_secret: record.secret.is_some(),
+            psk: record.secret.or(joining).ok_or(AgentError::NotJoined)?,
             data,
         })
     }
@@ -92,6 +110,29 @@ impl Known {
         saved.unwrap_or(Err(StateError::Interrupted))?;
         (self.psk, self.own_secret) = (secret, true);
         Ok(())
+    }
+
+    /// Which carrier worked on a network last.
+    pub(crate) fn worked(&self, network: &str) -> Option<Carrier> {
+        let way = self.ways.iter().find(|(net, _)| net == network);
+        way.map(|(_, carrier)| *carrier)
+    }
+
+    /// Remembers by which carrier the edge was reached from a network, and
+    /// which doors it says to have.
+    pub(crate) async fn learn_way(
+        &mut self,
+        link: &AgentLink,
+        network: String,
+    ) -> Result<(), StateError> {
+        let carrier = link.spot().carrier;
+        self.doors.clone_from(&link.auth().doors);
+        self.ways.retain(|(net, _)| *net != network);
+        self.ways.insert(0, (network.clone(), carrier));
+        let (data, edge, doors) = (self.data.clone(), self.edge, self.doors.clone());
+        let save = move || data.save_way(&edge, &doors, (&network, carrier));
+        let saved = tokio::task::spawn_blocking(save).await;
+        saved.unwrap_or(Err(StateError::Interrupted))
     }
 
     /// Whether another process with the same data folder has been handed a

@@ -90,6 +90,24 @@ impl Network {
     }
 }
 
+/// A name for the network that this machine is in now: its own addresses
+/// without their host part.
+pub(crate) fn here() -> String {
+    let [_, v4, v6] = routes(None);
+    let net = |address| match address {
+        Some(IpAddr::V4(v4)) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        Some(IpAddr::V6(v6)) => {
+            let [a, b, c, d, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+        None => "none".to_owned(),
+    };
+    format!("{} {}", net(v4), net(v6))
+}
+
 fn routes(edge: Option<SocketAddr>) -> Routes {
     let anywhere = [
         SocketAddr::from(([192, 0, 2, 1], 9)),

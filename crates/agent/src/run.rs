@@ -7,6 +7,7 @@ use std::time::Duration;
 use adit_link::Counters;
 use adit_link::agent::{DialConfig, DialError};
 use adit_link::tasks::Tasks;
+use adit_link::tls::unverified;
 use adit_link::workers::Workers;
 use adit_model::{Identity, InstanceId, JoinString, PublicKey};
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use crate::error::{self, AgentError};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
 use crate::known::Known;
+use crate::ladder::{Carriage, Ladder};
 use crate::pin::Pins;
 use crate::random;
 use crate::reach::reach;
@@ -60,7 +62,14 @@ pub async fn run(
         });
     }
     let pins = Pins::new(settings.pin);
-    let mut agent = Agent::new(ready.known, ready.tunnels, Arc::clone(&teller), pins, dial);
+    let mut agent = Agent::new(
+        ready.known,
+        ready.tunnels,
+        Arc::clone(&teller),
+        pins,
+        dial,
+        settings.carriage,
+    );
     let ended = telling(&teller, agent.live(&stop, settings.drain)).await;
     drop(agent);
     if !tasks.close(LAST_TASKS).await {
@@ -80,6 +89,7 @@ pub async fn join(
     join: JoinString,
     data: PathBuf,
     pin: PinFrom,
+    carriage: Carriage,
 ) -> Result<(PublicKey, Joining), AgentError> {
     let edge = join.edge;
     let nothing = (Vec::new(), AllowedTargets::default());
@@ -92,6 +102,8 @@ pub async fn join(
     // was used before.
     let mut own = ready.known.prove_by(&join);
     let mut config = ready.dial_config(teller)?;
+    let known = &ready.known;
+    config.spots = Ladder::new(carriage, false).spots(&known.addresses, &known.doors, None);
     let link = loop {
         config.pin = pins.source();
         match reach(&config).await {
@@ -149,7 +161,8 @@ impl Ready {
         let instance = random::bytes().map_err(|_| crate::StateError::Random)?;
         let tunnels = Arc::clone(&self.tunnels);
         Ok(DialConfig {
-            addresses: self.known.addresses.clone(),
+            spots: Vec::new(),
+            tls: unverified()?,
             edge: self.known.edge,
             psk: self.known.psk.clone(),
             identity: Arc::clone(&self.identity),

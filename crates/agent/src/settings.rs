@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::allowed::AllowedTargets;
 use crate::announce::ProxyProtocol;
+use crate::ladder::Carriage;
 use crate::random;
 use crate::target::{HostHeader, Place, Target, TcpTarget, UdpTarget};
 
@@ -29,6 +30,8 @@ pub struct AgentSettings {
     pub tunnels: Vec<TunnelSettings>,
     /// Where streams may lead at all.
     pub allowed_targets: AllowedTargets,
+    /// How the edge is reached.
+    pub carriage: Carriage,
     /// Where the edge's PIN comes from, should it want one.
     pub pin: PinFrom,
     /// Threads that carry visitors' streams; 0 carries them on the runtime

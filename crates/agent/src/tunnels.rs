@@ -144,6 +144,12 @@ impl Tunnels {
         &self.all
     }
 
+    /// Whether some tunnel carries datagrams.
+    pub(crate) fn has_datagrams(&self) -> bool {
+        let mut all = self.all.iter();
+        all.any(|tunnel| tunnel.open_message().kind == TunnelKind::Udp)
+    }
+
     pub(crate) fn get(&self, id: TunnelId) -> Option<&Arc<Tunnel>> {
         let index = usize::try_from(id.0).ok()?.checked_sub(1)?;
         self.all.get(index)

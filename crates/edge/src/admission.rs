@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use adit_link_proto::{
-    First, Owner, PinLimits, PinProof, ProvedLink, PskKeys, REPLAY_WINDOW, ReplayCache,
+    First, Knock, Owner, PinLimits, PinProof, ProvedLink, PskKeys, REPLAY_WINDOW, ReplayCache,
     ReplayError, SecretId, WallClock,
 };
 use adit_model::{Identity, InstanceId, Psk, PublicKey, TunnelName};
@@ -221,6 +221,13 @@ impl Admission {
     ) -> Result<(ProvedLink, Candidate), ProofFailure> {
         self.try_prove(first, peer, now)
             .inspect_err(|&failure| self.note_failure(failure, peer.ip(), now))
+    }
+
+    /// Whether a QUIC connection begins with a secret of this edge.
+    pub(crate) fn knows(&self, knock: &Knock) -> bool {
+        let way = lock(&self.secrets).find(knock.id());
+        let psk = way.and_then(|way| self.psk_of(way));
+        psk.is_some_and(|psk| knock.fits(&PskKeys::new(&psk), &self.identity().public()))
     }
 
     /// Counts a failed proof that was found elsewhere: a channel header's, or a

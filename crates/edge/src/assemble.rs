@@ -7,7 +7,6 @@ mod ports;
 mod secure;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -32,6 +31,7 @@ use crate::link::{LinkDoor, LinkSettings};
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, descriptor_limit};
 use crate::ports::Ports;
+use crate::reached::Reached;
 use crate::registry::{Registry, RegistryRules};
 use crate::rules::Rules;
 use crate::seldom::Seldom;
@@ -85,11 +85,17 @@ pub(crate) struct Parts {
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) counters: Arc<Counters>,
-    address: String,
+    reached: Reached,
     url_pattern: String,
 }
 
 impl Parts {
+    fn join_string(&self) -> JoinString {
+        let store = self.admission.store();
+        let credential = Credential::Shared(store.shared_secret());
+        self.reached.join(store.identity().public(), credential)
+    }
+
     /// What the edge says about itself.
     pub(crate) fn facts(&self, at: &At) -> Facts {
         Facts {
@@ -98,36 +104,14 @@ impl Parts {
             https: at.https,
             certificate: self.watch.as_ref().map(|w| w.generated().fingerprint()),
             link: at.link,
+            quic: at.quic,
             api: at.api,
             fingerprint: self.admission.identity().public(),
-            join: join_string(self.admission.store(), &self.address),
+            join: self.join_string(),
             pin: self.admission.current_pin(),
             url_pattern: self.url_pattern.clone(),
         }
     }
-}
-
-/// The join string of an edge whose link door others reach at `address`.
-fn join_string(store: &Store, address: &str) -> JoinString {
-    JoinString {
-        addresses: vec![address.to_owned()],
-        edge: store.identity().public(),
-        credential: Credential::Shared(store.shared_secret()),
-    }
-}
-
-/// Where agents reach the link door: where the configuration says, else where
-/// it stands; a door on every address is reached from this machine.
-pub fn link_address(public: Option<&str>, link: SocketAddr) -> String {
-    let ip = match link.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    public.map_or_else(
-        || SocketAddr::new(ip, link.port()).to_string(),
-        str::to_owned,
-    )
 }
 
 /// What the doors of visitors share.
@@ -208,7 +192,7 @@ pub(crate) fn parts(
     let registry = Registry::new(registry_rules(config, Arc::clone(&rules)));
     let counters = Arc::new(Counters::default());
     let url_pattern = url_pattern(config, at);
-    let address = link_address(config.server.public.as_deref(), at.link);
+    let reached = Reached::at(config, at.link, at.quic);
     let visitors = Visitors::new(config, &registry, &rules, &limits);
     let streams = visitors.streams(config, ground);
     let [ports, udp_ports] = visitors.ports(config, ground, at, &streams);
@@ -241,7 +225,7 @@ pub(crate) fn parts(
             handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),
             counters: Arc::clone(&counters),
-            settings: link_settings(config, &url_pattern, ground.workers.len()),
+            settings: link_settings(config, (&url_pattern, &reached), ground.workers.len()),
             next_link: AtomicU64::new(1),
         }),
         api: Arc::new(ApiDoor {
@@ -249,14 +233,14 @@ pub(crate) fn parts(
             limits,
             rules: Arc::clone(&rules),
         }),
-        control: Control::new(Arc::clone(&admission), &address, status, rules),
+        control: Control::new(Arc::clone(&admission), reached.clone(), status, rules),
         registry,
         ports,
         udp_ports,
         admission,
         metrics,
         counters,
-        address,
+        reached,
         url_pattern,
     })
 }
@@ -387,9 +371,14 @@ fn balancers(config: &EdgeConfig) -> Balancers {
     Balancers::new(config.doors.proxy_protocol.clone())
 }
 
-fn link_settings(config: &EdgeConfig, url_pattern: &str, workers: usize) -> LinkSettings {
+fn link_settings(
+    config: &EdgeConfig,
+    (url_pattern, reached): (&str, &Reached),
+    workers: usize,
+) -> LinkSettings {
     LinkSettings {
         url_pattern: url_pattern.to_owned(),
+        doors: reached.doors.clone(),
         heartbeat: config.link.heartbeat,
         dead_after: config.link.dead,
         idle_channels: config.link.idle_channels,

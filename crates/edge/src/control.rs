@@ -30,6 +30,7 @@ pub use self::words::{AgentInfo, NewToken, Revoked};
 use self::words::{Answer, Request, agent_infos, find_agent};
 use crate::admission::{Admission, ManageError};
 use crate::api::linger;
+use crate::reached::Reached;
 use crate::rules::{GuestError, Rules};
 use crate::state::StateError;
 
@@ -122,14 +123,14 @@ pub trait Status: Send + Sync {
 pub struct Control {
     admission: Arc<Admission>,
     /// `host:port` of the link door, as agents reach it.
-    addresses: Vec<String>,
+    reached: Reached,
     status: Arc<dyn Status>,
     rules: Arc<Rules>,
 }
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Control({:?})", self.addresses)
+        write!(f, "Control({:?})", self.reached)
     }
 }
 
@@ -138,24 +139,21 @@ impl Control {
     #[must_use]
     pub(crate) fn new(
         admission: Arc<Admission>,
-        address: &str,
+        reached: Reached,
         status: Arc<dyn Status>,
         rules: Arc<Rules>,
     ) -> Arc<Self> {
         Arc::new(Self {
             admission,
-            addresses: vec![address.to_owned()],
+            reached,
             status,
             rules,
         })
     }
 
     fn join(&self, credential: Credential) -> JoinString {
-        JoinString {
-            addresses: self.addresses.clone(),
-            edge: self.admission.identity().public(),
-            credential,
-        }
+        let edge = self.admission.identity().public();
+        self.reached.join(edge, credential)
     }
 
     async fn answer(&self, request: Request) -> Result<Answer, ControlError> {

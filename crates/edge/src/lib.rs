@@ -27,6 +27,8 @@ pub mod link;
 pub mod listen;
 pub mod metrics;
 mod ports;
+mod quic;
+mod reached;
 pub mod registry;
 pub mod rules;
 pub mod seldom;
@@ -42,5 +44,5 @@ mod tunnels;
 mod udp;
 mod visitor;
 
-pub use assemble::link_address;
+pub use reached::Reached;
 pub use serve::{Edge, Facts, StartError};

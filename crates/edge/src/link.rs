@@ -17,16 +17,15 @@ use adit_link::accept::{
 };
 use adit_link::control::{ControlEnd, run_control};
 use adit_link::edge::{EdgeLink, LinkFacts, first_idle};
-use adit_link::socket::{prepare, suites};
-use adit_link::{Counters, entropy};
+use adit_link::socket::suites;
+use adit_link::{Counters, Socket, entropy};
 use adit_link_proto::{
     Control, EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel,
     ProvedLink, Timing,
 };
-use adit_model::{Code, InstanceId, LinkId, PublicKey};
+use adit_model::{Carrier, CarrierDoor, Code, InstanceId, LinkId, PublicKey};
 use adit_wire::{AuthOk, Message};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +44,8 @@ const REFUSE_AFTER: Duration = Duration::from_millis(500);
 /// What every link is told when it is admitted.
 #[derive(Clone, Debug)]
 pub struct LinkSettings {
+    /// Doors for other carriers.
+    pub doors: Vec<CarrierDoor>,
     /// Where visitors find a tunnel: `http://{name}.example.test`.
     pub url_pattern: String,
     /// How often each side asks the other for a sign of life.
@@ -115,10 +116,11 @@ enum Met {
 /// for its handshake.
 pub async fn serve(
     door: Arc<LinkDoor>,
-    mut socket: TcpStream,
+    socket: impl Into<Socket>,
     peer: SocketAddr,
     stop: CancellationToken,
 ) {
+    let mut socket = socket.into();
     let met = Box::pin(stop.run_until_cancelled(door.meet(&mut socket, peer))).await;
     match met.flatten() {
         None => {}
@@ -181,8 +183,8 @@ impl LinkDoor {
         Proof::Nothing
     }
 
-    async fn take_channel(&self, socket: TcpStream, link: &Arc<EdgeLink>, proved: &ProvedChannel) {
-        if prepare(&socket).is_err() {
+    async fn take_channel(&self, socket: Socket, link: &Arc<EdgeLink>, proved: &ProvedChannel) {
+        if socket.prepare().is_err() {
             return;
         }
         let counters = Arc::clone(&self.counters);
@@ -195,7 +197,7 @@ impl LinkDoor {
     }
 
     /// Waits for a first message. Who proves nothing meets silence.
-    async fn meet(&self, socket: &mut TcpStream, peer: SocketAddr) -> Option<Met> {
+    async fn meet(&self, socket: &mut Socket, peer: SocketAddr) -> Option<Met> {
         let deadline = silence_deadline().ok()?;
         let permit = self.unproved.enter();
         let first = tokio::select! {
@@ -228,7 +230,7 @@ impl LinkDoor {
 
     async fn admit(
         &self,
-        socket: &mut TcpStream,
+        socket: &mut Socket,
         peer: SocketAddr,
         (proof, permit): (Box<Proved>, UnprovedPermit),
     ) -> Result<Box<Live>, NotAdmitted> {
@@ -238,7 +240,7 @@ impl LinkDoor {
         };
         drop(permit);
         let (_, candidate) = &*proof;
-        prepare(socket)?;
+        socket.prepare()?;
         let mut handshake = self.answer(&proof)?;
         let EdgeEvent::AgentProved {
             identity,
@@ -272,7 +274,7 @@ impl LinkDoor {
                 return Err(NotAdmitted::Refused(cause));
             }
         };
-        let facts = self.facts(identity, instance, peer);
+        let facts = self.facts((identity, instance), (peer, socket.carrier()));
         let auth = self.auth_ok(&facts, &admitted);
         let timing = Timing {
             heartbeat: self.settings.heartbeat,
@@ -280,6 +282,7 @@ impl LinkDoor {
         };
         let (bytes, session) = handshake.admit(&auth, timing, now())?;
         socket.write_all(&bytes).await?;
+        socket.flush().await?;
         Ok(Box::new(Live {
             link: EdgeLink::new(facts, session.keys, Arc::clone(&self.counters)),
             admitted,
@@ -287,12 +290,17 @@ impl LinkDoor {
         }))
     }
 
-    fn facts(&self, identity: PublicKey, instance: InstanceId, peer: SocketAddr) -> LinkFacts {
+    fn facts(
+        &self,
+        (identity, instance): (PublicKey, InstanceId),
+        (peer, carrier): (SocketAddr, Carrier),
+    ) -> LinkFacts {
         LinkFacts {
             id: LinkId(self.next_link.fetch_add(1, Ordering::Relaxed)),
             identity,
             instance,
             peer,
+            carrier,
             max_channels: self.settings.max_channels,
             idle_channels: self.settings.idle_channels,
             workers: self.settings.workers,
@@ -310,10 +318,11 @@ impl LinkDoor {
             idle_channels: first_idle(self.settings.idle_channels),
             max_channels: self.settings.max_channels,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            doors: self.settings.doors.clone(),
         }
     }
 
-    async fn run_link(&self, socket: TcpStream, live: Box<Live>) {
+    async fn run_link(&self, socket: Socket, live: Box<Live>) {
         let Live {
             link,
             admitted,
@@ -325,7 +334,7 @@ impl LinkDoor {
             .add_link(Arc::clone(&link), admitted.owner, self.admission.unix_now());
         let _live = self.metrics.link.links.hold();
         self.metrics.link.opened.add(1);
-        tracing::info!(link = %id, agent = %facts.identity, peer = %facts.peer, "link is live");
+        tracing::info!(link = %id, agent = %facts.identity, peer = %facts.peer, carrier = %facts.carrier, "link is live");
         let context = tunnels::Context {
             registry: &self.registry,
             ports: &self.ports,
@@ -371,7 +380,7 @@ impl LinkDoor {
 
 /// One step of the handshake, within its own deadline.
 async fn step(
-    socket: &mut TcpStream,
+    socket: &mut Socket,
     handshake: &mut EdgeHandshake,
 ) -> Result<EdgeEvent, NotAdmitted> {
     let deadline = handshake.deadline().into();

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! link door  -> link::serve      -> admission -> registry
+//! QUIC door  -> quic, link       -> admission -> registry
 //! HTTP door  -> http::serve     -> routes -> registry -> backend stream
 //! HTTPS door -> https            -> http::serve, or as the TLS door
 //! TLS door   -> sni, tcp         -> routes -> registry -> backend stream
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_link::quic::QuicError;
 use adit_link::tasks::Tasks;
 use adit_link::workers::{Workers, default_count};
 use adit_model::{Code, JoinString, Pin, PublicKey};
@@ -39,7 +41,7 @@ use crate::state::{StateError, Store};
 use crate::status::At;
 use crate::tcp::{TcpDoor, To};
 use crate::tls::GenerateError;
-use crate::{api, control, keep, link, listen};
+use crate::{api, control, keep, link, listen, quic};
 
 /// After the drain what is still open is cut; this long for that.
 const CUT_TIME: Duration = Duration::from_secs(2);
@@ -66,6 +68,9 @@ pub enum StartError {
     /// The control socket.
     #[error("the control socket in the data folder cannot be opened: {0}")]
     Control(io::Error),
+    /// QUIC.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
     /// A route's password cannot be hashed.
     #[error("a route's password cannot be hashed")]
     Password,
@@ -93,7 +98,9 @@ impl StartError {
             },
             Self::State(error) => error.code(),
             Self::Generate(GenerateError::State(error)) => error.code(),
-            Self::Worker(_) | Self::Tls(_) | Self::Generate(_) => Code::RUNTIME_FAILED,
+            Self::Worker(_) | Self::Tls(_) | Self::Quic(_) | Self::Generate(_) => {
+                Code::RUNTIME_FAILED
+            }
             Self::Control(_) => Code::DATA_UNREADABLE,
             Self::Password => Code::BAD_AUTH,
             Self::Routes(_) => Code::CONFIG_DUPLICATE,
@@ -114,6 +121,8 @@ pub struct Facts {
     pub certificate: Option<String>,
     /// The link door.
     pub link: SocketAddr,
+    /// The QUIC door, unless it is switched off.
+    pub quic: Option<SocketAddr>,
     /// The API door, unless it is switched off.
     pub api: Option<SocketAddr>,
     /// The edge's identity.
@@ -149,6 +158,7 @@ struct Bound {
     tls: Listeners,
     https: Listeners,
     link: Listeners,
+    quic: Option<std::net::UdpSocket>,
     api: Option<std::net::TcpListener>,
 }
 
@@ -168,9 +178,18 @@ impl Bound {
                 .https
                 .map_or(Ok(Vec::new()), |address| bind("HTTPS", address, workers))?,
             link: bind("link", doors.link, workers)?,
+            quic: doors.quic.map(bind_quic).transpose()?,
             api: api.and_then(|mut listeners| listeners.pop()),
         })
     }
+}
+
+fn bind_quic(address: SocketAddr) -> Result<std::net::UdpSocket, StartError> {
+    quic::bind(address).map_err(|error| StartError::Bind {
+        door: "QUIC",
+        address,
+        error,
+    })
 }
 
 fn bind(
@@ -219,6 +238,8 @@ impl Edge {
         let https = config.doors.https;
         let https = https.map(|https| local("HTTPS", &bound.https, https));
         let https = https.transpose()?;
+        let quic = bound.quic.as_ref().map(std::net::UdpSocket::local_addr);
+        let quic = quic.transpose().map_err(StartError::Worker)?;
         let api = bound.api.as_ref().map(std::net::TcpListener::local_addr);
         let api = api.transpose().map_err(StartError::Worker)?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
@@ -234,6 +255,7 @@ impl Edge {
             tls,
             https,
             link,
+            quic,
             api,
         };
         let parts = assemble::parts(&config, (Arc::new(store), seen), &at, &ground)?;
@@ -277,6 +299,20 @@ impl Edge {
         }
     }
 
+    fn open_quic(
+        &self,
+        socket: std::net::UdpSocket,
+        link: &Arc<LinkDoor>,
+    ) -> Result<(), StartError> {
+        let channels = link.settings.max_channels;
+        let door = quic::open(socket, link, channels, &self.keepers)?;
+        let workers = self.workers.handles().to_vec();
+        let (doors, links) = (self.doors.clone(), self.links.clone());
+        let run = quic::run(door, Arc::clone(link), doors, links, workers);
+        self.keepers.spawn(run);
+        Ok(())
+    }
+
     fn open_doors(
         &self,
         mut bound: Bound,
@@ -301,6 +337,9 @@ impl Edge {
             );
             self.keepers
                 .spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
+        }
+        if let Some(socket) = bound.quic {
+            self.open_quic(socket, &parts.link)?;
         }
         if let Some(listener) = bound.api {
             let listener =

@@ -28,15 +28,13 @@ use crate::tls::{Certificate, Certificates, Source};
 /// other side takes.
 const MAX_ROWS: usize = 10_000;
 
-/// What carries a link; there is one way so far.
-const CARRIER: &str = "tcp";
-
 /// Where an edge listens.
 pub(crate) struct At {
     pub(crate) http: SocketAddr,
     pub(crate) tls: Option<SocketAddr>,
     pub(crate) https: Option<SocketAddr>,
     pub(crate) link: SocketAddr,
+    pub(crate) quic: Option<SocketAddr>,
     pub(crate) api: Option<SocketAddr>,
 }
 
@@ -64,6 +62,7 @@ impl At {
             self.https.map(|address| ("https", address)),
             self.tls.map(|address| ("tls", address)),
             Some(("link", self.link)),
+            self.quic.map(|address| ("quic", address)),
             self.api.map(|address| ("api", address)),
         ];
         named.into_iter().flatten().map(door).chain(open).collect()
@@ -202,7 +201,7 @@ fn link_row(link: &EdgeLink, now: Duration) -> LinkReport {
         address: facts.peer.to_string(),
         since: now.saturating_sub(link.age()).as_secs(),
         rtt_us: link.rtt().map(micros),
-        carrier: CARRIER.to_owned(),
+        carrier: facts.carrier.to_string(),
         idle_channels: link.idle(),
         busy_channels: link.in_use(),
     }

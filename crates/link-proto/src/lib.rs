@@ -23,6 +23,7 @@ mod control;
 mod first;
 mod handshake;
 mod keys;
+mod knock;
 mod lease;
 mod pack;
 mod pin;
@@ -42,6 +43,7 @@ pub use handshake::{
     HandshakeError, PinProof, Session,
 };
 pub use keys::{ID_EPOCH, KeyError, PskKeys};
+pub use knock::{KNOCK_LEN, Knock};
 pub use lease::{Claim, ClaimRefused, Holder, LeaseLimits, Leases, Owner};
 pub use pack::{BadBlock, PLAIN_LENGTH, Packer, Scratch, plain_len, unpack};
 pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};

@@ -150,6 +150,7 @@ impl World {
             idle_channels: 4,
             max_channels: 500,
             version: "0.1.0".into(),
+            doors: Vec::new(),
         }
     }
 

@@ -12,9 +12,9 @@ use adit_link_proto::{
     AgentHandshake, EdgeHandshake, FIRST_LEN, HandshakeError, ProvedChannel, Role, SessionKeys,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::carrier::Socket;
 use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::entropy::random;
@@ -34,7 +34,7 @@ pub fn silence_deadline() -> io::Result<Instant> {
 }
 
 /// Reads the first message; `None` when the peer ended or was too slow.
-pub async fn read_first(socket: &mut TcpStream, deadline: Instant) -> Option<[u8; FIRST_LEN]> {
+pub async fn read_first(socket: &mut Socket, deadline: Instant) -> Option<[u8; FIRST_LEN]> {
     let mut first = [0; FIRST_LEN];
     match tokio::time::timeout_at(deadline, socket.read_exact(&mut first)).await {
         Ok(Ok(_)) => Some(first),
@@ -43,7 +43,7 @@ pub async fn read_first(socket: &mut TcpStream, deadline: Instant) -> Option<[u8
 }
 
 /// Reads and forgets until the deadline, then closes with FIN.
-pub async fn stay_silent(socket: &mut TcpStream, deadline: Instant) {
+pub async fn stay_silent(socket: &mut Socket, deadline: Instant) {
     let drain = async {
         let mut bytes = [0; 256];
         while matches!(socket.read(&mut bytes).await, Ok(count) if count > 0) {}
@@ -61,7 +61,7 @@ pub async fn stay_silent(socket: &mut TcpStream, deadline: Instant) {
 /// # Errors
 /// When the socket or the random source fails, or the keys are gone.
 pub async fn answer_channel(
-    mut socket: TcpStream,
+    mut socket: Socket,
     proved: &ProvedChannel,
     keys: &SessionKeys,
     counters: Arc<Counters>,
@@ -71,6 +71,7 @@ pub async fn answer_channel(
         .channel(proved, ours, Role::Edge)
         .map_err(io::Error::other)?;
     socket.write_all(&ours).await?;
+    socket.flush().await?;
     Ok(Channel::new(socket, pair, counters))
 }
 
@@ -140,7 +141,7 @@ pub enum HandshakeFailure {
 /// # Errors
 /// See [`HandshakeFailure`].
 pub async fn next_event<H: Handshake>(
-    socket: &mut TcpStream,
+    socket: &mut Socket,
     handshake: &mut H,
 ) -> Result<H::Event, HandshakeFailure> {
     loop {
@@ -161,9 +162,9 @@ pub async fn next_event<H: Handshake>(
 ///
 /// # Errors
 /// The socket's.
-pub async fn send_all<H: Handshake>(socket: &mut TcpStream, handshake: &mut H) -> io::Result<()> {
+pub async fn send_all<H: Handshake>(socket: &mut Socket, handshake: &mut H) -> io::Result<()> {
     while let Some(bytes) = handshake.transmit() {
         socket.write_all(&bytes).await?;
     }
-    Ok(())
+    socket.flush().await
 }

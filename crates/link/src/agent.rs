@@ -23,21 +23,23 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{HandshakeFailure, next_event};
+use crate::carrier::Socket;
 use crate::channel::{Channel, Incoming};
 use crate::control::{ControlEnd, Outbox, run_control};
 use crate::counters::Counters;
 use crate::dialer::Dialer;
 use crate::entropy::random;
-use crate::socket::{prepare, suites};
+use crate::path::Path;
+use crate::socket::suites;
 use crate::tasks::Tasks;
 
-/// How long one address may take to answer a connect.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long the edge may take for one step of the handshake. Silence is its
 /// answer to a wrong secret; it closes within 15 s.
 const STEP_TIME: Duration = Duration::from_secs(10);
 /// Events that may wait for the agent, beside one for each of its tunnels.
 const EVENTS: usize = 256;
+
+pub use crate::path::{CONNECT_TIME, Spot};
 
 /// A boxed future that may cross threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -55,8 +57,10 @@ pub type PinSource = Arc<dyn Fn() -> BoxFuture<Option<LinkPin>> + Send + Sync>;
 /// What a dial needs.
 #[derive(Clone)]
 pub struct DialConfig {
-    /// `host:port` of the edge's link doors, tried in this order.
-    pub addresses: Vec<String>,
+    /// Where the edge may be reached, tried in this order.
+    pub spots: Vec<Spot>,
+    /// TLS for the carriers that wear it; it has to prove nothing.
+    pub tls: Arc<rustls::ClientConfig>,
     /// The key that the edge must prove.
     pub edge: PublicKey,
     /// What admits this agent.
@@ -166,6 +170,7 @@ pub enum LinkEvent {
 pub struct AgentLink {
     auth: AuthOk,
     peer: SocketAddr,
+    spot: Spot,
     outbox: Arc<Outbox>,
     events: mpsc::Receiver<LinkEvent>,
     stop: CancellationToken,
@@ -182,6 +187,12 @@ impl AgentLink {
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Where and how the edge was reached.
+    #[must_use]
+    pub fn spot(&self) -> &Spot {
+        &self.spot
     }
 
     /// Sends a message; false when the edge does not read.
@@ -210,17 +221,32 @@ impl Drop for AgentLink {
     }
 }
 
-/// Dials the edge and proves both sides to each other.
+/// Dials the edge at `spot`, resolved to `peer` unless a proxy resolves it, and
+/// proves both sides to each other; `connected` is a TCP connection that leads
+/// there already.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
-    let (mut socket, peer) = connect(&config.addresses).await?;
-    let (auth, session) = shake_hands(&mut socket, config).await?;
+pub async fn dial(
+    config: &DialConfig,
+    spot: &Spot,
+    peer: SocketAddr,
+    connected: Option<TcpStream>,
+) -> Result<AgentLink, DialError> {
+    let unreached = |error: io::Error| {
+        let way = Way::of(&error);
+        let why = format!("{spot}: {error}");
+        DialError::Unreachable(Unreached { why, way })
+    };
+    let path = Path::find(config, spot, peer).await.map_err(unreached)?;
+    let now = unix_now();
+    let id = PskKeys::new(&config.psk).id_at(now);
+    let mut socket = path.open_on(connected, id).await.map_err(unreached)?;
+    let (auth, session) = shake_hands(&mut socket, config, now).await?;
     let stop = config.tasks.stopping().child_token();
     let outbox = Arc::new(Outbox::with_tunnels(config.tunnels));
     let (tell, events) = mpsc::channel(EVENTS + config.tunnels);
-    let dialer = Dialer::new(config, peer, session.keys, &auth, stop.clone());
+    let dialer = Dialer::new(config, path, session.keys, &auth, stop.clone());
     dialer.want(auth.idle_channels);
     let control = Box::new(session.control);
     let (task_outbox, task_stop) = (Arc::clone(&outbox), stop.clone());
@@ -237,6 +263,7 @@ pub async fn dial(config: &DialConfig) -> Result<AgentLink, DialError> {
     Ok(AgentLink {
         auth,
         peer,
+        spot: spot.clone(),
         outbox,
         events,
         stop,
@@ -272,37 +299,6 @@ fn on_event(
     }
 }
 
-async fn connect(addresses: &[String]) -> Result<(TcpStream, SocketAddr), DialError> {
-    let (mut failures, mut way) = (Vec::new(), Way::Unresolved);
-    for address in addresses {
-        let found = match tokio::net::lookup_host(address).await {
-            Ok(found) => found,
-            Err(error) => {
-                failures.push(format!("{address}: {error}"));
-                continue;
-            }
-        };
-        for peer in found {
-            match tokio::time::timeout(CONNECT_TIME, crate::eyeballs::connect(peer)).await {
-                Ok(Ok(socket)) => {
-                    prepare(&socket)?;
-                    return Ok((socket, peer));
-                }
-                Ok(Err(error)) => {
-                    way = way.max(Way::of(&error));
-                    failures.push(format!("{peer}: {error}"));
-                }
-                Err(_) => {
-                    way = way.max(Way::Unanswered);
-                    failures.push(format!("{peer}: no answer within 5 s"));
-                }
-            }
-        }
-    }
-    let why = failures.join("; ");
-    Err(DialError::Unreachable(Unreached { why, way }))
-}
-
 /// Seconds since 1970.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now()
@@ -311,8 +307,9 @@ pub(crate) fn unix_now() -> u64 {
 }
 
 async fn shake_hands(
-    socket: &mut TcpStream,
+    socket: &mut Socket,
     config: &DialConfig,
+    now: u64,
 ) -> Result<(AuthOk, Session), DialError> {
     let keys = PskKeys::new(&config.psk);
     let fresh = AgentFresh {
@@ -325,7 +322,7 @@ async fn shake_hands(
         config.edge,
         identity,
         config.instance,
-        unix_now(),
+        now,
         fresh,
         suites(),
         &config.version,
@@ -345,7 +342,7 @@ async fn shake_hands(
 }
 
 async fn step(
-    socket: &mut TcpStream,
+    socket: &mut Socket,
     handshake: &mut AgentHandshake,
 ) -> Result<AgentEvent, DialError> {
     let next = next_event(socket, handshake);

@@ -14,9 +14,9 @@ use std::time::Duration;
 use adit_link_proto::{Opener, Sealer};
 use adit_model::ConnId;
 use adit_wire::{DataConnReady, Delivered, FrameKind, Reset, ResetReason, Start};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::carrier::Socket;
 use crate::counters::Counters;
 use crate::inner::{Cut, Inner, Sealed};
 use crate::stream::{Stream, StreamError};
@@ -66,12 +66,12 @@ impl Channel {
     /// A channel over a socket whose keys are agreed.
     #[must_use]
     pub fn new(
-        socket: TcpStream,
+        socket: impl Into<Socket>,
         (sealer, opener): (Sealer, Opener),
         counters: Arc<Counters>,
     ) -> Self {
         let sealed = Sealed::new(sealer, opener, counters);
-        Self::resume(Box::new(Inner::new(socket, Some(sealed))), None)
+        Self::resume(Box::new(Inner::new(socket.into(), Some(sealed))), None)
     }
 
     pub(crate) fn resume(mut inner: Box<Inner>, home: Option<Arc<dyn Home>>) -> Self {
@@ -323,7 +323,7 @@ mod tests {
     use adit_link_proto::Suite;
     use adit_wire::{HEAD, TAG};
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

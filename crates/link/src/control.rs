@@ -6,17 +6,20 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use adit_link_proto::{Control, ControlError, ControlEvent};
 use adit_wire::Message;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::carrier::Socket;
 
 /// Messages that may wait for a control channel; a peer that does not read
 /// loses its link instead of growing this.
@@ -107,7 +110,7 @@ impl ControlEnd {
 /// which must not block. The state is boxed, because a future holds its
 /// arguments twice.
 pub async fn run_control(
-    mut socket: TcpStream,
+    mut socket: Socket,
     mut control: Box<Control>,
     outbox: &Outbox,
     stop: &CancellationToken,
@@ -115,9 +118,8 @@ pub async fn run_control(
 ) -> ControlEnd {
     let mut unsent = Unsent::default();
     loop {
-        let step = hand_over(&mut control, outbox)
-            .and_then(|()| pass_events(&mut control, &mut handle))
-            .and_then(|()| unsent.send(&socket, &mut control));
+        let step =
+            hand_over(&mut control, outbox).and_then(|()| pass_events(&mut control, &mut handle));
         match step {
             Ok(()) => {}
             Err(end) => {
@@ -134,12 +136,8 @@ pub async fn run_control(
         tokio::select! {
             // What has arrived counts before a timer says that nothing did.
             biased;
-            ready = socket.readable() => {
-                let read = match ready {
-                    Ok(()) => read_some(&socket, &mut control),
-                    Err(_) => Err(ControlEnd::Closed),
-                };
-                if let Err(end) = read {
+            exchanged = poll_fn(|cx| exchange(&mut socket, &mut unsent, &mut control, cx)) => {
+                if let Err(end) = exchanged {
                     return end;
                 }
                 // A peer that never stops sending must not stop the clock.
@@ -149,17 +147,26 @@ pub async fn run_control(
             }
             () = outbox.added.notified() => {}
             () = tokio::time::sleep_until(wake_at) => control.handle_timeout(now()),
-            ready = socket.writable(), if !unsent.is_empty() => {
-                if ready.is_err() {
-                    return ControlEnd::Closed;
-                }
-            }
             () = stop.cancelled() => {
                 Box::pin(flush_last(&mut socket, &mut control, unsent, outbox)).await;
                 return ControlEnd::Stopped;
             }
         }
     }
+}
+
+/// Sends what waits and takes in what has arrived; ready once something
+/// arrived, or the connection is over.
+fn exchange(
+    socket: &mut Socket,
+    unsent: &mut Unsent,
+    control: &mut Control,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), ControlEnd>> {
+    if let Poll::Ready(Err(end)) = unsent.poll_send(socket, control, cx) {
+        return Poll::Ready(Err(end));
+    }
+    poll_read_some(socket, control, cx)
 }
 
 /// Sealed bytes that the socket has not taken. While there are any, timers run
@@ -177,20 +184,24 @@ impl Unsent {
     }
 
     /// Writes as much as the socket takes now.
-    fn send(&mut self, socket: &TcpStream, control: &mut Control) -> Result<(), ControlEnd> {
+    fn poll_send(
+        &mut self,
+        socket: &mut Socket,
+        control: &mut Control,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ControlEnd>> {
         loop {
             if self.is_empty() {
                 (self.bytes, self.at) = (control.poll_transmit().unwrap_or_default(), 0);
             }
             let rest = self.bytes.get(self.at..).unwrap_or_default();
             if rest.is_empty() {
-                return Ok(());
+                let flushed = ready!(Pin::new(socket).poll_flush(cx));
+                return Poll::Ready(flushed.map_err(|_| ControlEnd::Closed));
             }
-            match socket.try_write(rest) {
-                Ok(0) => return Err(ControlEnd::Closed),
+            match ready!(Pin::new(&mut *socket).poll_write(cx, rest)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(ControlEnd::Closed)),
                 Ok(count) => self.at += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(ControlEnd::Closed),
             }
         }
     }
@@ -245,31 +256,29 @@ fn far_future() -> Instant {
 }
 
 /// Takes in what has arrived.
-fn read_some(socket: &TcpStream, control: &mut Control) -> Result<(), ControlEnd> {
+fn poll_read_some(
+    socket: &mut Socket,
+    control: &mut Control,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), ControlEnd>> {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.resize(16 * 1024, 0);
-        let count = match socket.try_read(scratch) {
-            Ok(0) => return Err(ControlEnd::Closed),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err(ControlEnd::Closed),
-        };
-        match control.handle_input(&scratch[..count], now()) {
+        let mut into = ReadBuf::new(scratch);
+        let read = ready!(Pin::new(socket).poll_read(cx, &mut into));
+        if read.is_err() || into.filled().is_empty() {
+            return Poll::Ready(Err(ControlEnd::Closed));
+        }
+        Poll::Ready(match control.handle_input(into.filled(), now()) {
             Ok(()) => Ok(()),
             // It asks and does not read the answers.
             Err(ControlError::Full) => Err(ControlEnd::Dead),
             Err(_) => Err(ControlEnd::Protocol),
-        }
+        })
     })
 }
 
 /// Sends what is queued, as far as the other side takes it within a second.
-async fn flush_last(
-    socket: &mut TcpStream,
-    control: &mut Control,
-    unsent: Unsent,
-    outbox: &Outbox,
-) {
+async fn flush_last(socket: &mut Socket, control: &mut Control, unsent: Unsent, outbox: &Outbox) {
     if hand_over(control, outbox).is_err() {
         return;
     }

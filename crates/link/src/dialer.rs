@@ -1,11 +1,10 @@
 //! Keeps as many idle data channels ready as the edge wants.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use adit_link_proto::{Role, SessionKeys};
+use adit_link_proto::{First, Role, SessionKeys};
 use adit_model::ConnId;
 use adit_wire::AuthOk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +15,7 @@ use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::entropy::random;
 use crate::inner::Cut;
-use crate::socket::prepare;
+use crate::path::Path;
 use crate::tasks::Tasks;
 use crate::workers::worker_index;
 
@@ -27,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Dials data channels for one link.
 pub(crate) struct Dialer {
-    peer: SocketAddr,
+    path: Path,
     keys: Arc<SessionKeys>,
     handler: Arc<dyn StreamHandler>,
     tasks: Tasks,
@@ -47,13 +46,13 @@ pub(crate) struct Dialer {
 impl Dialer {
     pub(crate) fn new(
         config: &DialConfig,
-        peer: SocketAddr,
+        path: Path,
         keys: Arc<SessionKeys>,
         auth: &AuthOk,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
-            peer,
+            path,
             keys,
             handler: Arc::clone(&config.handler),
             tasks: config.tasks.clone(),
@@ -162,10 +161,11 @@ impl Dialer {
     async fn set_up(&self, conn: Option<ConnId>) -> std::io::Result<Channel> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let ours: [u8; 16] = random()?;
-        let mut socket = crate::eyeballs::connect(self.peer).await?;
-        prepare(&socket)?;
         let (header, proved) = self.keys.channel_header(number, ours, unix_now());
+        let id = First::parse(&header).id();
+        let mut socket = self.path.open(id).await?;
         socket.write_all(&header).await?;
+        socket.flush().await?;
         let mut theirs = [0; 16];
         socket.read_exact(&mut theirs).await?;
         let pair = self

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use adit_link_proto::SessionKeys;
-use adit_model::{InstanceId, LinkId, PublicKey};
+use adit_model::{Carrier, InstanceId, LinkId, PublicKey};
 use adit_wire::{Message, Start};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -41,6 +41,8 @@ pub struct LinkFacts {
     pub instance: InstanceId,
     /// Where its control channel came from.
     pub peer: std::net::SocketAddr,
+    /// What its bytes travel in.
+    pub carrier: Carrier,
     /// Most channels that the agent may open.
     pub max_channels: u16,
     /// Most idle channels that the agent is asked to keep.

@@ -15,9 +15,9 @@ use adit_link_proto::{Opener, Packer, Sealer};
 use adit_wire::{FLAG_LZ4, FrameKind, HEAD, MAX_PAYLOAD, TAG};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::buffer::{Buffer, ReadSize};
+use crate::carrier::Socket;
 use crate::counters::Counters;
 use crate::stream::StreamError;
 
@@ -83,7 +83,7 @@ pub(crate) struct Frame {
 }
 
 pub(crate) struct Inner {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Socket,
     pub(crate) rx: Buffer,
     /// Unpacked plaintext that was not consumed. While there is some, the
     /// read buffer has none.
@@ -94,7 +94,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(socket: TcpStream, sealed: Option<Sealed>) -> Self {
+    pub(crate) fn new(socket: Socket, sealed: Option<Sealed>) -> Self {
         let (rx, tx) = (Buffer::default(), Buffer::default());
         let unpacked = Buffer::default();
         Self {
@@ -362,11 +362,13 @@ impl Inner {
             }
         }
         self.tx.release_if_empty();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.socket)
+            .poll_flush(cx)
+            .map_err(StreamError::Io)
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.tx.is_empty()
+        !self.tx.is_empty() || self.socket.has_unflushed()
     }
 
     /// Bytes that wait for the kernel.
@@ -405,7 +407,7 @@ impl Sealed {
 impl Inner {
     /// The same socket with its state, registered with the calling runtime.
     pub(crate) fn move_here(self) -> io::Result<Self> {
-        let socket = TcpStream::from_std(self.socket.into_std()?)?;
+        let socket = self.socket.move_here()?;
         Ok(Self { socket, ..self })
     }
 }

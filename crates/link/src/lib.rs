@@ -13,6 +13,7 @@
 pub mod accept;
 pub mod agent;
 mod buffer;
+pub mod carrier;
 mod channel;
 pub mod control;
 mod counters;
@@ -23,12 +24,18 @@ pub mod entropy;
 pub mod eyeballs;
 mod inner;
 mod packed;
+mod path;
+pub mod proxy;
+pub mod quic;
 pub mod socket;
 mod stream;
 mod stream_io;
 pub mod tasks;
+pub mod tls;
+pub mod websocket;
 pub mod workers;
 
+pub use carrier::{Socket, Wire};
 pub use channel::{Channel, IDLE_LIMIT, Incoming, PING_AFTER};
 pub use counters::Counters;
 pub use datagrams::{Datagrams, FULL, MAX_DATAGRAM};

@@ -96,7 +96,7 @@ impl Stream {
             ..Flow::default()
         };
         Self {
-            inner: Box::new(Inner::new(socket, None)),
+            inner: Box::new(Inner::new(socket.into(), None)),
             flow,
             home: None,
         }
@@ -394,7 +394,7 @@ impl Stream {
         }
         if !told {
             // Unsent bytes must not look like a clean end: RST instead of FIN.
-            let _ = socket2::SockRef::from(&self.inner.socket).set_linger(Some(Duration::ZERO));
+            self.inner.socket.abort();
         }
     }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::{Psk, PublicKey};
+use crate::{CarrierDoor, Psk, PublicKey};
 
 /// Why a join string was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,8 @@ impl Credential {
 pub struct JoinString {
     /// `host:port` of the edge's link doors, the first tried first.
     pub addresses: Vec<String>,
+    /// Doors for other carriers on those hosts.
+    pub doors: Vec<CarrierDoor>,
     /// The key that the edge must prove.
     pub edge: PublicKey,
     /// What admits the agent.
@@ -65,6 +67,7 @@ const TAG_ADDRESS: u8 = 1;
 const TAG_EDGE: u8 = 2;
 const TAG_SHARED: u8 = 3;
 const TAG_TOKEN: u8 = 4;
+const TAG_DOOR: u8 = 5;
 /// Longest text that is looked at.
 const MAX_TEXT: usize = 4096;
 
@@ -80,6 +83,9 @@ impl JoinString {
         match &self.credential {
             Credential::Shared(psk) => put(&mut bytes, TAG_SHARED, psk.bytes()),
             Credential::Token(psk) => put(&mut bytes, TAG_TOKEN, psk.bytes()),
+        }
+        for door in &self.doors {
+            put(&mut bytes, TAG_DOOR, &door.to_bytes());
         }
         let sum = digest(&SHA256, &bytes);
         bytes.extend_from_slice(&sum.as_ref()[..4]);
@@ -128,6 +134,7 @@ impl FromStr for JoinString {
 
 fn parse_fields(mut rest: &[u8]) -> Result<JoinString, JoinError> {
     let (mut addresses, mut edge, mut credential) = (Vec::new(), None, None);
+    let mut doors = Vec::new();
     while let Some(([tag, hi, lo], after)) = rest.split_first_chunk::<3>() {
         let length = usize::from(u16::from_be_bytes([*hi, *lo]));
         let (value, after) = after
@@ -142,6 +149,10 @@ fn parse_fields(mut rest: &[u8]) -> Result<JoinString, JoinError> {
                 ));
             }
             TAG_SHARED => credential = Some(Credential::Shared(psk_of(value)?)),
+            TAG_DOOR => {
+                let door = value.try_into().map_err(|_| JoinError::Incomplete)?;
+                doors.extend(CarrierDoor::from_bytes(door));
+            }
             TAG_TOKEN => credential = Some(Credential::Token(psk_of(value)?)),
             _ => {}
         }
@@ -151,6 +162,7 @@ fn parse_fields(mut rest: &[u8]) -> Result<JoinString, JoinError> {
     }
     Ok(JoinString {
         addresses,
+        doors,
         edge: edge.ok_or(JoinError::Incomplete)?,
         credential: credential.ok_or(JoinError::Incomplete)?,
     })
@@ -180,6 +192,10 @@ mod tests {
     fn sample() -> JoinString {
         JoinString {
             addresses: vec!["edge.example.test:7400".into(), "[::1]:7400".into()],
+            doors: vec![CarrierDoor {
+                carrier: crate::Carrier::WebSocket,
+                port: 443,
+            }],
             edge: PublicKey([9; 32]),
             credential: Credential::Token(Psk::from_random(std::array::from_fn(|i| {
                 (i * 37) as u8

@@ -7,6 +7,7 @@
 //! Invariant: a type that holds secret bytes has neither `Display` nor a
 //! `Debug` that shows them.
 
+mod carrier;
 mod code;
 mod id;
 mod identity;
@@ -15,6 +16,7 @@ mod name;
 mod port;
 mod secret;
 
+pub use carrier::{Carrier, CarrierDoor, NoCarrier};
 pub use code::{Code, Fault};
 pub use id::{ConnId, InstanceId, LinkId, TunnelId};
 pub use identity::{Identity, IdentityError, PublicKey};

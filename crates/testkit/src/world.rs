@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_agent::{
-    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carries, PinFrom, TunnelSettings,
+    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carriage, Carries, PinFrom,
+    TunnelSettings,
 };
 use adit_config::{Input, Paint};
 use adit_edge::config::EdgeConfig;
@@ -140,6 +141,7 @@ impl World {
     pub fn join_by(&self, address: SocketAddr) -> JoinString {
         JoinString {
             addresses: vec![address.to_string()],
+            doors: Vec::new(),
             ..self.facts.join.clone()
         }
     }
@@ -259,6 +261,7 @@ impl AgentPlan {
             data: data.keep(),
             tunnels: vec![tunnel(name, &target.to_string())],
             allowed_targets: AllowedTargets::default(),
+            carriage: Carriage::default(),
             pin: world.edge().pin().map_or(PinFrom::Nowhere, PinFrom::Fixed),
             workers: 0,
             drain: Duration::from_secs(5),

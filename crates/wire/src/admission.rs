@@ -1,6 +1,6 @@
 //! Bodies of the handshake and of the edge's welcome.
 
-use adit_model::{InstanceId, LinkId, Psk, PublicKey};
+use adit_model::{CarrierDoor, InstanceId, LinkId, Psk, PublicKey};
 
 use crate::field::{
     DecodeError, EncodeError, MAX_TEXT, each, need, once, put, put_fixed, put_text,
@@ -8,6 +8,8 @@ use crate::field::{
 
 /// Bytes of the `finished` field, which is the last of a [`Hello`].
 pub const FINISHED_FIELD: usize = 3 + 32;
+/// Most doors for other carriers.
+const MAX_DOORS: usize = 16;
 /// Most bytes of a version text.
 const MAX_VERSION: usize = 64;
 
@@ -139,6 +141,8 @@ pub struct AuthOk {
     pub max_channels: u16,
     /// The edge's program version, for people to read.
     pub version: String,
+    /// Its doors for other carriers, on the host that was dialled; at most 16.
+    pub doors: Vec<CarrierDoor>,
 }
 
 impl AuthOk {
@@ -156,7 +160,14 @@ impl AuthOk {
         put_fixed(out, 5, self.dead_ms.to_be_bytes());
         put_fixed(out, 6, self.idle_channels.to_be_bytes());
         put_fixed(out, 7, self.max_channels.to_be_bytes());
-        put_text(out, 8, &self.version, MAX_VERSION)
+        put_text(out, 8, &self.version, MAX_VERSION)?;
+        if self.doors.len() > MAX_DOORS {
+            return Err(EncodeError::BadField(9));
+        }
+        for door in &self.doors {
+            put_fixed(out, 9, door.to_bytes());
+        }
+        Ok(())
     }
 
     /// Reads a body.
@@ -164,6 +175,7 @@ impl AuthOk {
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut doors = Vec::new();
         let (mut link, mut agent_secret, mut url_pattern) = (None, None, None);
         let (mut heartbeat, mut dead, mut version) = (None, None, None);
         let (mut idle, mut max) = (None, None);
@@ -183,6 +195,12 @@ impl AuthOk {
             6 => once(&mut idle, 6, field.u16()?),
             7 => once(&mut max, 7, field.u16()?),
             8 => once(&mut version, 8, field.string(MAX_VERSION)?),
+            9 if doors.len() < MAX_DOORS => {
+                // A carrier that this version does not know is no use to it.
+                doors.extend(CarrierDoor::from_bytes(field.array()?));
+                Ok(())
+            }
+            9 => Err(DecodeError::Malformed(9)),
             _ => Ok(()),
         })?;
         let (heartbeat_ms, dead_ms) = (need(heartbeat, 4)?, need(dead, 5)?);
@@ -198,6 +216,7 @@ impl AuthOk {
             idle_channels: need(idle, 6)?,
             max_channels: need(max, 7)?,
             version: need(version, 8)?,
+            doors,
         })
     }
 }

@@ -241,6 +241,7 @@ proptest! {
             idle_channels: numbers.1,
             max_channels: numbers.2,
             version: version.unwrap_or_default(),
+doors: Vec::new(),
         };
         let mut body = Vec::new();
         welcome.encode(&mut body).unwrap();
@@ -332,6 +333,7 @@ fn a_welcome_that_would_spin_or_never_end_is_refused() {
         idle_channels: 0,
         max_channels: 1,
         version: String::new(),
+        doors: Vec::new(),
     };
     for (heartbeat, dead, fits) in [
         (0, 20, false),

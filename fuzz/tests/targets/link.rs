@@ -241,6 +241,7 @@ fn welcome() -> AuthOk {
         idle_channels: 8,
         max_channels: 64,
         version: "0.1.0".into(),
+        doors: Vec::new(),
     }
 }
 

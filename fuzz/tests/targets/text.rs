@@ -71,6 +71,7 @@ fn the_corpus_has_both_join_strings() {
     ] {
         let join = JoinString {
             addresses: vec!["edge.example.test:7400".into(), "[::1]:7400".into()],
+            doors: Vec::new(),
             edge: PublicKey([9; 32]),
             credential,
         };

@@ -183,6 +183,7 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
         idle_channels: 8,
         max_channels: 1024,
         version: "0.1.0".into(),
+        doors: Vec::new(),
     };
     let start = |visitor: &str| Start {
         tunnel: TunnelId(7),

@@ -3,7 +3,7 @@
 use adit_model::Code;
 use zeroize::Zeroizing;
 
-use super::place::AgentPlace;
+use super::place::{AgentPlace, Way};
 use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::view::Screen;
@@ -28,12 +28,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     place: AgentPlace,
     #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
     log: LogOptions,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let mut options = Options::default();
     args.place.add_to(&mut options);
+    args.way.add_to(&mut options)?;
     args.log.add_to(&mut options);
     let join = string(args.join.as_deref())?;
     options.set(
@@ -48,8 +51,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         pin.as_ref().map(|pin| pin.as_str()),
     );
     let remarks = Remarks::default();
-    let config = settings::agent(None, &options, &remarks)?;
-    let Some(join) = config.agent.edge else {
+    let agent = settings::agent(None, &options, &remarks)?.agent;
+    let Some(join) = agent.edge else {
         let remedy = "give the string that the edge prints: adit join adit1…, or set ADIT_EDGE";
         return Err(Failure::with(
             Code::JOIN_ABSENT,
@@ -61,9 +64,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     logging::start(format, level, std::io::stderr())?;
     remarks.log();
     let screen = Screen::new();
-    let pin = ask::pin(config.agent.pin, &screen);
     let address = join.addresses.join(", ");
-    let edge = runtime::run(agent_seam::join(join, config.agent.data, pin))?;
+    let pin = ask::pin(agent.pin, &screen);
+    let carriage = agent_seam::carriage(agent.carrier, agent.proxy);
+    let edge = runtime::run(agent_seam::join(join, agent.data, pin, carriage))?;
     terminal::print(&format!("joined {edge} {address}"));
     if terminal::is_person() {
         terminal::print("now publish something: adit http 3000");

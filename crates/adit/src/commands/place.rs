@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use adit_agent::DataFolder;
 use adit_edge::control::client::Client;
 
-use crate::edge_seam;
 use crate::failure::Failure;
 use crate::settings::{self, Options, Remarks};
+use crate::{edge_seam, given};
 
 /// Names an edge by its configuration or its data folder.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -65,6 +65,31 @@ impl AgentPlace {
     /// It cannot be used.
     pub(crate) fn folder(&self) -> Result<DataFolder, Failure> {
         DataFolder::open(&self.path()?).map_err(state)
+    }
+}
+
+/// How a command that dials reaches the edge.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Way {
+    /// What the link travels in: auto, tcp, quic or websocket
+    #[arg(long, value_name = "CARRIER")]
+    carrier: Option<String>,
+    /// The way out of this network: http://HOST:PORT or socks5://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+}
+
+impl Way {
+    /// As options of the configuration.
+    ///
+    /// # Errors
+    /// The proxy cannot be read from where it is said to be.
+    pub(crate) fn add_to(&self, options: &mut Options) -> Result<(), Failure> {
+        options.set("ADIT_AGENT_CARRIER", "--carrier", self.carrier.as_deref());
+        let proxy = given::secret("--proxy", "ADIT_AGENT_PROXY", self.proxy.as_deref())?;
+        let proxy = proxy.as_ref().map(|proxy| proxy.as_str());
+        options.set("ADIT_AGENT_PROXY", "--proxy", proxy);
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use adit_agent::{Carries, Compression, TunnelSettings};
 use adit_model::{Code, TunnelName};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::place::AgentPlace;
+use super::place::{AgentPlace, Way};
 use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::{Outcome, agent_seam, given};
@@ -28,6 +28,8 @@ pub(crate) struct Publish {
     compression: Option<Compression>,
     #[command(flatten)]
     place: AgentPlace,
+    #[command(flatten)]
+    way: Way,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -82,6 +84,7 @@ impl Publish {
     fn options(&self) -> Result<Options, Failure> {
         let mut options = Options::default();
         self.place.add_to(&mut options);
+        self.way.add_to(&mut options)?;
         self.log.add_to(&mut options);
         for (variable, short, option, value) in [
             ("ADIT_AGENT_EDGE", "ADIT_EDGE", "--edge", &self.edge),

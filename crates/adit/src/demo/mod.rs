@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use adit_agent::{
-    AgentEvent, AgentSettings, AllowedTargets, Carries, PinFrom, Target, TunnelSettings,
+    AgentEvent, AgentSettings, AllowedTargets, Carriage, Carries, PinFrom, Target, TunnelSettings,
 };
 use adit_config::LogLevel;
 use adit_edge::Facts;
@@ -177,6 +177,7 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
             compression: None,
         }],
         allowed_targets: AllowedTargets::default(),
+        carriage: Carriage::default(),
         pin: PinFrom::Nowhere,
         workers: 1,
         drain: Duration::ZERO,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use adit_agent::{AgentEvent, Refusal, Visitor};
-use adit_model::{Code, TunnelName};
+use adit_model::{Carrier, Code, TunnelName};
 
 use crate::{advice, terminal};
 
@@ -93,12 +93,16 @@ impl Board {
             AgentEvent::Connected {
                 edge,
                 peer,
+                carrier,
                 version,
             } => {
-                self.link = Link::Connected(peer.to_string());
+                self.link = Link::Connected(match carrier {
+                    Carrier::Tcp => peer.to_string(),
+                    carrier => format!("{peer} by {carrier}"),
+                });
                 self.problem = None;
                 tracing::debug!(target: "adit", %version, "the edge's version");
-                Told::Ready(format!("connected {peer} {edge}"))
+                Told::Ready(format!("connected {peer} {edge} {carrier}"))
             }
             AgentEvent::Live {
                 tunnel,
@@ -515,6 +519,7 @@ mod tests {
         let connected = AgentEvent::Connected {
             edge: adit_model::PublicKey([1; 32]),
             peer: "127.0.0.1:7400".parse().unwrap(),
+            carrier: Carrier::Tcp,
             version: "1".to_owned(),
         };
         board.take(connected, now);

@@ -228,9 +228,8 @@ fn a_port_scan_learns_nothing_and_bans_itself_alone() {
     home.inside(|| Socket::dial(port)).until("hello\n");
     there_and_back(&mut visitor, 1 << 16);
     // The edge's own machine is never banned, whatever it sends.
-    let own_door = local(API);
     let own: Vec<_> = (0..40)
-        .map(|_| edge.inside(|| Socket::send_to(own_door, vec![7; 4096])))
+        .map(|_| edge.inside(|| Socket::send_to(local(API), vec![7; 4096])))
         .collect();
     drop(own);
     apart.visit().until("hello\n");

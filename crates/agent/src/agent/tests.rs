@@ -18,7 +18,14 @@ async fn agent_of(edge: &TestEdge, data: &Path, target: &str) -> Agent {
     let ready = ready.await.unwrap();
     let dial = ready.dial_config(Arc::clone(&teller)).unwrap();
     let pins = Pins::new(PinFrom::Nowhere);
-    Agent::new(ready.known, ready.tunnels, teller, pins, dial)
+    Agent::new(
+        ready.known,
+        ready.tunnels,
+        teller,
+        pins,
+        dial,
+        crate::Carriage::default(),
+    )
 }
 
 /// Goes on until a dial has ended.

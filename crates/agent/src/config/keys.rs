@@ -6,7 +6,7 @@ use adit_config::{
     Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
     SectionSpec, Spec,
 };
-use adit_model::TunnelName;
+use adit_model::{Carrier, TunnelName};
 use adit_wire::Compression;
 
 use crate::allowed::{AllowedError, AllowedTarget};
@@ -25,7 +25,9 @@ pub static AGENT: SectionSpec = SectionSpec {
     name: "agent",
     repeated: false,
     help: "The agent itself.",
-    keys: &[&EDGE, &DATA, &PIN, &ALLOWED, &WORKERS, &DRAIN],
+    keys: &[
+        &EDGE, &DATA, &PIN, &ALLOWED, &CARRIER, &PROXY, &WORKERS, &DRAIN,
+    ],
 };
 
 pub(super) static EDGE: Key<SecretText> = Key::optional(
@@ -53,6 +55,22 @@ pub(super) static ALLOWED: Key<ListOf<Parsed<AllowedTarget>>> = Key::optional(
     "Where streams may ever lead, whatever tunnels and edges say: `nas.lan`, `127.0.0.1`, `192.168.1.0/24:22`, `[fd00::/8]:5000-5010`, `unix:/path`. A name that is not listed itself is judged by its address, at each connect. Default: the targets of the tunnels.",
 );
 
+pub(super) static CARRIER: Key<Choice<Option<Carrier>>> = Key::or(
+    "carrier",
+    Choice(&[
+        ("auto", None),
+        ("tcp", Some(Carrier::Tcp)),
+        ("quic", Some(Carrier::Quic)),
+        ("websocket", Some(Carrier::WebSocket)),
+    ]),
+    "\"auto\"",
+    "What the link's bytes travel in. `auto` tries what the edge has, remembers what worked on each network and looks for a better one now and then.",
+);
+pub(super) static PROXY: Key<SecretText> = Key::optional(
+    "proxy",
+    SecretText,
+    "The way out of this network: `http://host:port` or `socks5://host:port`, perhaps with `user:password@`. Default: none; a WebSocket goes by HTTPS_PROXY or ALL_PROXY where those are set.",
+);
 pub(super) static WORKERS: Key<Number> = Key::or(
     "workers",
     Number::new(0, 1024).zero("one for each core"),

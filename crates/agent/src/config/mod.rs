@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_config::{Input, LogFormat, LogLevel, Mistakes, SecretRef};
-use adit_model::JoinString;
+use adit_link::proxy::Proxy;
+use adit_model::{Carrier, JoinString};
 
 use crate::allowed::AllowedTargets;
 use crate::settings::TunnelSettings;
@@ -46,6 +47,10 @@ pub struct Agent {
     pub pin: Option<SecretRef>,
     /// Where streams may lead at all; no tunnel is beyond it.
     pub allowed_targets: AllowedTargets,
+    /// What the link's bytes travel in; `None`: what works.
+    pub carrier: Option<Carrier>,
+    /// The way out of this network.
+    pub proxy: Option<Proxy>,
     /// Threads that carry visitors' streams; 0: one a core.
     pub workers: usize,
     /// How long streams may go on after the agent was told to stop.

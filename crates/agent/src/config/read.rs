@@ -6,6 +6,7 @@ use std::time::Duration;
 use adit_config::{
     Document, Input, Key, LOG_FORMAT, LOG_LEVEL, Mistakes, Number, SecretRef, Section, default_data,
 };
+use adit_link::proxy::Proxy;
 use adit_model::{Code, JoinError, JoinString, Pin};
 
 use super::tunnels::tunnels;
@@ -33,6 +34,7 @@ fn own(document: &Document<'_>, allowed: Option<AllowedTargets>) -> Option<Agent
     let section = document.section(&keys::AGENT);
     let edge = edge(document, &section);
     let pin = pin(document, &section);
+    let proxy = proxy(document, &section);
     let data = match section.given(&keys::DATA) {
         Some(given) => Some(document.path(&given.value, &given.place)),
         None if section.is_given("data") => None,
@@ -48,6 +50,8 @@ fn own(document: &Document<'_>, allowed: Option<AllowedTargets>) -> Option<Agent
         data: data?,
         pin: pin?,
         allowed_targets: allowed?,
+        carrier: section.get(&keys::CARRIER)?,
+        proxy: proxy?,
         workers: number(&section, &keys::WORKERS)? as usize,
         drain: Duration::from_secs(u64::from(number(&section, &keys::DRAIN)?)),
     })
@@ -98,6 +102,23 @@ fn pin(document: &Document<'_>, section: &Section<'_>) -> Option<Option<SecretRe
         return None;
     }
     Some(Some(document.settled(&given)))
+}
+
+/// The outer `None`: a mistake was recorded.
+fn proxy(document: &Document<'_>, section: &Section<'_>) -> Option<Option<Proxy>> {
+    let Some(given) = section.given(&keys::PROXY) else {
+        return (!section.is_given("proxy")).then_some(None);
+    };
+    let text = document.reveal("proxy", &given)?;
+    match text.trim().parse() {
+        Ok(proxy) => Some(Some(proxy)),
+        Err(why) => {
+            let sentence = format!("`proxy` is not understood: {why}");
+            let help = Some("write it like \"http://proxy.lan:3128\"");
+            document.complain(Code::CONFIG_BAD_VALUE, &given.place, &sentence, help);
+            None
+        }
+    }
 }
 
 fn number(section: &Section<'_>, key: &Key<Number>) -> Option<u32> {

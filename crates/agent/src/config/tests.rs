@@ -70,6 +70,7 @@ fn each_mistake_is_told_as_agreed() {
 fn join() -> JoinString {
     JoinString {
         addresses: vec!["edge.example.test:7400".to_owned()],
+        doors: Vec::new(),
         edge: PublicKey([9; 32]),
         credential: Credential::Shared(Psk::from_random(std::array::from_fn(|i| (i * 37) as u8))),
     }

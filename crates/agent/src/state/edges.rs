@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adit_model::{JoinString, Psk, PublicKey};
+use adit_model::{Carrier, CarrierDoor, JoinString, Psk, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::{DataFolder, FORMAT, SecretText, StateError, check_format, damaged, file};
@@ -14,6 +14,10 @@ pub struct EdgeRecord {
     pub edge: PublicKey,
     /// `host:port` of its link doors, the first tried first.
     pub addresses: Vec<String>,
+    /// Its doors for other carriers, as it said last.
+    pub doors: Vec<CarrierDoor>,
+    /// Which carrier worked on which network, the newest first.
+    pub ways: Vec<(String, Carrier)>,
     /// The secret that the edge handed to this agent. Where it is present no
     /// other is ever tried.
     pub secret: Option<Psk>,
@@ -31,15 +35,34 @@ pub enum Joining {
     Known,
 }
 
+/// Networks that are remembered of one edge.
+const WAYS: usize = 16;
+
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
     format: u32,
     edge: String,
     addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    doors: Vec<DoorOnDisk>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ways: Vec<WayOnDisk>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<SecretText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     join: Option<SecretText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DoorOnDisk {
+    carrier: String,
+    port: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WayOnDisk {
+    network: String,
+    carrier: String,
 }
 
 const JOINED: &str = "joined";
@@ -84,7 +107,9 @@ impl DataFolder {
     /// See [`StateError`].
     pub fn join(&self, join: &JoinString) -> Result<Joining, StateError> {
         let _lock = self.lock()?;
-        let secret = self.edge(&join.edge)?.and_then(|known| known.secret);
+        let known = self.edge(&join.edge)?;
+        let ways = known.iter().flat_map(|known| known.ways.clone()).collect();
+        let secret = known.and_then(|known| known.secret);
         let joining = match secret {
             Some(_) => Joining::Known,
             None => Joining::New,
@@ -92,6 +117,8 @@ impl DataFolder {
         self.write_record(&EdgeRecord {
             edge: join.edge,
             addresses: join.addresses.clone(),
+            doors: join.doors.clone(),
+            ways,
             join: secret.is_none().then(|| join.clone()),
             secret,
         })?;
@@ -112,12 +139,43 @@ impl DataFolder {
         secret: &Psk,
     ) -> Result<(), StateError> {
         let _lock = self.lock()?;
+        let known = self.edge(edge)?;
+        let (doors, ways) = known.map_or_else(Default::default, |known| (known.doors, known.ways));
         self.write_record(&EdgeRecord {
             edge: *edge,
             addresses: addresses.to_vec(),
+            doors,
+            ways,
             secret: Some(secret.clone()),
             join: None,
         })
+    }
+
+    /// Remembers which doors an edge has and what worked on a network, where
+    /// the edge is remembered at all.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn save_way(
+        &self,
+        edge: &PublicKey,
+        doors: &[CarrierDoor],
+        (network, carrier): (&str, Carrier),
+    ) -> Result<(), StateError> {
+        let _lock = self.lock()?;
+        let Some(mut record) = self.edge(edge)? else {
+            return Ok(());
+        };
+        let newest = record.ways.first();
+        let is_known = newest.is_some_and(|(net, way)| net == network && *way == carrier);
+        if is_known && record.doors == doors {
+            return Ok(());
+        }
+        record.doors = doors.to_vec();
+        record.ways.retain(|(net, _)| net != network);
+        record.ways.insert(0, (network.to_owned(), carrier));
+        record.ways.truncate(WAYS);
+        self.write_record(&record)
     }
 
     /// Forgets an edge, its secret and, where it was the joined one, that too.
@@ -150,6 +208,8 @@ impl DataFolder {
             format: FORMAT,
             edge: record.edge.to_string(),
             addresses: record.addresses.clone(),
+            doors: record.doors.iter().map(DoorOnDisk::of).collect(),
+            ways: record.ways.iter().map(WayOnDisk::of).collect(),
             secret: record
                 .secret
                 .as_ref()
@@ -180,7 +240,42 @@ fn read_record(path: &Path) -> Result<Option<EdgeRecord>, StateError> {
     Ok(Some(EdgeRecord {
         edge,
         addresses: on_disk.addresses,
+        // What a later version wrote and this one does not know is of no use.
+        doors: on_disk.doors.iter().filter_map(DoorOnDisk::door).collect(),
+        ways: on_disk
+            .ways
+            .into_iter()
+            .filter_map(WayOnDisk::way)
+            .collect(),
         secret: secret.map_err(|_| damaged(path, "not a secret"))?,
         join: join.map_err(|_| damaged(path, "not a join string"))?,
     }))
+}
+
+impl DoorOnDisk {
+    fn of(door: &CarrierDoor) -> Self {
+        Self {
+            carrier: door.carrier.to_string(),
+            port: door.port,
+        }
+    }
+
+    fn door(&self) -> Option<CarrierDoor> {
+        let carrier = self.carrier.parse().ok()?;
+        let port = self.port;
+        (port > 0).then_some(CarrierDoor { carrier, port })
+    }
+}
+
+impl WayOnDisk {
+    fn of((network, carrier): &(String, Carrier)) -> Self {
+        Self {
+            network: network.clone(),
+            carrier: carrier.to_string(),
+        }
+    }
+
+    fn way(self) -> Option<(String, Carrier)> {
+        Some((self.network, self.carrier.parse().ok()?))
+    }
 }

@@ -17,6 +17,7 @@ fn folder() -> (tempfile::TempDir, DataFolder) {
 fn join_string() -> JoinString {
     JoinString {
         addresses: vec!["edge.test:7400".into()],
+        doors: Vec::new(),
         edge: PublicKey([7; 32]),
         credential: Credential::Shared(Psk::from_random([9; 32])),
     }
@@ -78,6 +79,7 @@ fn joining_gives_way_to_the_agents_own_secret() {
 
     let moved = JoinString {
         addresses: vec!["elsewhere.test:7400".into()],
+        doors: Vec::new(),
         ..join
     };
     assert_eq!(data.join(&moved).unwrap(), Joining::Known);

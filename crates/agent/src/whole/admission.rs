@@ -125,7 +125,12 @@ async fn joining_proves_the_string_and_remembers_the_edge() {
     let mut world = World::new().await;
     let data = DataFolder::open(world.data.path()).unwrap();
     let join = |world: &World, from| {
-        crate::join(world.edge.join_string(), world.data.path().to_owned(), from)
+        crate::join(
+            world.edge.join_string(),
+            world.data.path().to_owned(),
+            from,
+            crate::Carriage::default(),
+        )
     };
 
     world.edge.policy().refuse = true;

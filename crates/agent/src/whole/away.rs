@@ -45,13 +45,20 @@ async fn a_name_without_an_address_is_told_as_such() {
     let world = World::new().await;
     let join = JoinString {
         addresses: vec!["edge.invalid:7400".to_owned()],
+        doors: Vec::new(),
         ..world.edge.join_string()
     };
     let data = world.data.path();
     let mut agent = Running::start(settings(Some(join.clone()), data, &["9".to_owned()]));
     assert_eq!(lost(&mut agent).await.0, Code::EDGE_NAME_UNKNOWN);
     agent.stop().await;
-    let error = crate::join(join, data.to_owned(), PinFrom::Nowhere).await;
+    let error = crate::join(
+        join,
+        data.to_owned(),
+        PinFrom::Nowhere,
+        crate::Carriage::default(),
+    )
+    .await;
     let error = error.map(|_| ()).unwrap_err();
     assert!(matches!(&error, AgentError::Unreachable { why, .. } if why.contains("edge.invalid")));
     assert_eq!(error.code(), Code::EDGE_NAME_UNKNOWN);

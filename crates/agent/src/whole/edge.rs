@@ -11,7 +11,7 @@ use adit_link::accept::{answer_channel, next_event, read_first, send_all, silenc
 use adit_link::control::run_control;
 use adit_link::edge::{EdgeLink, LinkFacts};
 use adit_link::tasks::Tasks;
-use adit_link::{Counters, Stream, StreamIo, entropy};
+use adit_link::{Counters, Socket, Stream, StreamIo, entropy};
 use adit_link_proto::{
     ControlEvent, EdgeEvent, EdgeFresh, EdgeHandshake, First, ProvedLink, PskKeys, Suites, Timing,
 };
@@ -157,6 +157,7 @@ impl TestEdge {
     pub(crate) fn join_string(&self) -> JoinString {
         JoinString {
             addresses: vec![self.address.to_string()],
+            doors: Vec::new(),
             edge: self.shared.identity.public(),
             credential: Credential::Shared(secret(1)),
         }
@@ -169,7 +170,8 @@ impl TestEdge {
 }
 
 impl Shared {
-    async fn serve(&self, mut socket: TcpStream, peer: SocketAddr) {
+    async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
+        let mut socket = Socket::from(socket);
         let deadline = silence_deadline().unwrap();
         let Some(bytes) = read_first(&mut socket, deadline).await else {
             return;
@@ -189,7 +191,7 @@ impl Shared {
         self.admit(socket, peer, &first).await;
     }
 
-    async fn admit(&self, mut socket: TcpStream, peer: SocketAddr, first: &First) {
+    async fn admit(&self, mut socket: Socket, peer: SocketAddr, first: &First) {
         let known = self.policy.lock().unwrap().secrets.clone();
         let proved = known.into_iter().find_map(|secret| {
             let keys = PskKeys::new(&secret);
@@ -208,6 +210,7 @@ impl Shared {
             identity,
             instance,
             peer,
+            carrier: adit_model::Carrier::Tcp,
             max_channels: 64,
             idle_channels: 1,
             workers: 1,
@@ -245,7 +248,7 @@ impl Shared {
     /// Shakes hands; says no where the policy does.
     async fn judge(
         &self,
-        socket: &mut TcpStream,
+        socket: &mut Socket,
         proved: &ProvedLink,
         keys: &PskKeys,
     ) -> Option<(EdgeHandshake, PublicKey, InstanceId)> {
@@ -293,6 +296,7 @@ impl Shared {
             idle_channels: 1,
             max_channels: 64,
             version: "test".into(),
+            doors: Vec::new(),
         }
     }
 

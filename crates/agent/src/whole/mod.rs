@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::edge::{TestEdge, secret};
 use crate::{
-    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carries, DataFolder, Joining, PinFrom,
-    RefusalKind, TunnelSettings, Visitor, VisitorChange,
+    AgentError, AgentEvent, AgentSettings, AllowedTargets, Carriage, Carries, DataFolder, Joining,
+    PinFrom, RefusalKind, TunnelSettings, Visitor, VisitorChange,
 };
 
 /// A running agent.
@@ -47,6 +47,7 @@ pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]
         data: data.to_owned(),
         tunnels: targets.iter().map(tunnel).collect(),
         allowed_targets: AllowedTargets::default(),
+        carriage: Carriage::default(),
         pin: PinFrom::Nowhere,
         workers: 0,
         drain: Duration::from_secs(10),

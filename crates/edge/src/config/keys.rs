@@ -103,6 +103,7 @@ pub static DOORS: SectionSpec = SectionSpec {
         &HTTPS,
         &HTTP_TO_HTTPS,
         &LINK_DOOR,
+        &QUIC,
         &API,
         &TCP_PORTS,
         &TCP_BIND,
@@ -142,6 +143,11 @@ pub(super) static LINK_DOOR: Key<Address> = Key::or(
     Address { optional: false },
     "\"127.0.0.1:7400\"",
     "Agents. Silent to whoever proves no secret.",
+);
+pub(super) static QUIC: Key<Address> = Key::optional(
+    "quic",
+    Address { optional: true },
+    "Agents over QUIC (UDP), or \"off\". Silent to whoever proves no secret. Default: as `link`.",
 );
 pub(super) static API: Key<Address> = Key::or(
     "api",

@@ -92,6 +92,8 @@ pub struct Doors {
     pub http: SocketAddr,
     /// Agents.
     pub link: SocketAddr,
+    /// Agents over QUIC; `None`: switched off.
+    pub quic: Option<SocketAddr>,
     /// Metrics and health, always a loopback address; `None`: switched off.
     pub api: Option<SocketAddr>,
     /// TLS that is passed on by name; `None`: switched off.

@@ -126,6 +126,11 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         https: https?,
         http_to_https: to_https?,
         link: link?,
+        quic: match section.given(&keys::QUIC) {
+            Some(given) => given.value,
+            None if section.is_given("quic") => return None,
+            None => link,
+        },
         api: api?,
         tls: tls?,
         tcp_ports: section.get(&keys::TCP_PORTS)?,

@@ -16,6 +16,7 @@ use adit_model::{Credential, JoinString, Pin, Psk, TunnelName};
 use super::words::{Answer, GuestWords, Line, Request, TokenWords, agent_infos, find_agent};
 use super::{AgentInfo, ControlError, NewToken, Report, Revoked, SOCKET};
 use crate::admission::{TokenWish, make_token};
+use crate::reached::Reached;
 use crate::state::folder::{open_folder, short_path};
 use crate::state::{Keep, StateError, Store};
 
@@ -40,9 +41,9 @@ fn pause() {
 pub struct Place {
     /// Its data folder.
     pub data: PathBuf,
-    /// `host:port` of its link door for join strings, used when no edge runs;
-    /// a running one knows its own.
-    pub addresses: Vec<String>,
+    /// Where agents reach it, for join strings, used when no edge runs; a
+    /// running one knows its own.
+    pub reached: Reached,
     /// The shared secret, when the configuration has one.
     pub secret: Option<Psk>,
 }
@@ -270,11 +271,9 @@ impl Client {
     }
 
     fn join_with(&self, store: &Store, credential: Credential) -> JoinString {
-        JoinString {
-            addresses: self.place.addresses.clone(),
-            edge: store.identity().public(),
-            credential,
-        }
+        self.place
+            .reached
+            .join(store.identity().public(), credential)
     }
 
     fn read_join(&self, answer: Answer) -> Result<JoinString, ControlError> {

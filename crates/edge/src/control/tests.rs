@@ -37,7 +37,10 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
     let admission = Admission::new(settings, Arc::new(store), &seen, limits, metrics, clock);
     let admission = Arc::new(admission.unwrap());
     let tasks = Tasks::new();
-    let address = "edge.example.test:7400";
+    let reached = Reached {
+        addresses: vec!["edge.example.test:7400".to_owned()],
+        doors: Vec::new(),
+    };
     let guests_only = RuleSpec {
         guests_only: true,
         ..RuleSpec::default()
@@ -46,7 +49,7 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
     let rules = Rules::new([(ssh, guests_only)], None, Vec::new(), Instant::now());
     let control = Control::new(
         Arc::clone(&admission),
-        address,
+        reached,
         Arc::new(Said),
         Arc::new(rules),
     );
@@ -57,7 +60,10 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
 fn place(data: &Path) -> Place {
     Place {
         data: data.to_owned(),
-        addresses: vec!["127.0.0.1:7400".to_owned()],
+        reached: Reached {
+            addresses: vec!["127.0.0.1:7400".to_owned()],
+            doors: Vec::new(),
+        },
         secret: None,
     }
 }

@@ -17,6 +17,8 @@ labels!(
     Tls = "tls",
     /// Visitors over HTTPS.
     Https = "https",
+    /// Agents over QUIC, a stream at a time.
+    Quic = "quic",
 );
 labels!(
     /// Which way bytes flow.

@@ -25,6 +25,7 @@ fn vectors_of_join_strings() {
             let edge = Identity::from_seed(bytes(2)).unwrap().public();
             let join = JoinString {
                 addresses: addresses.iter().copied().map(str::to_owned).collect(),
+                doors: Vec::new(),
                 edge,
                 credential: if token {
                     Credential::Token(secret.clone())

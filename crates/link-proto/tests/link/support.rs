@@ -38,6 +38,7 @@ pub(crate) fn welcome() -> AuthOk {
         idle_channels: 4,
         max_channels: 1000,
         version: "0.1.0".into(),
+        doors: Vec::new(),
     }
 }
 

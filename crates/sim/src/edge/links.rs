@@ -102,6 +102,7 @@ impl Edge {
             idle_channels: IDLE_CHANNELS,
             max_channels: 100,
             version: "sim".into(),
+            doors: Vec::new(),
         };
         let admitted = shaking.admit(&welcome, Timing::default(), now);
         let (bytes, Session { control, keys }) = admitted.expect("a decision was due");

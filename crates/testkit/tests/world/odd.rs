@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_agent::AgentEvent;
-use adit_link::agent::{AgentLink, BoxFuture, DialConfig, LinkEvent, StreamHandler, dial};
+use adit_link::agent::{AgentLink, BoxFuture, DialConfig, LinkEvent, Spot, StreamHandler, dial};
 use adit_link::tasks::Tasks;
+use adit_link::tls::unverified;
 use adit_link::{Channel, Incoming};
-use adit_model::{Identity, InstanceId, TunnelId, TunnelName};
+use adit_model::{Carrier, Identity, InstanceId, TunnelId, TunnelName};
 use adit_testkit::python::Origin;
 use adit_testkit::raw::Socket;
 use adit_testkit::world::{AgentPlan, World};
@@ -34,8 +35,14 @@ impl StreamHandler for Nobody {
 
 async fn join(world: &World) -> AgentLink {
     let join = &world.facts().join;
+    let spot = Spot {
+        carrier: Carrier::Tcp,
+        address: join.addresses[0].clone(),
+        proxy: None,
+    };
     let config = DialConfig {
-        addresses: join.addresses.clone(),
+        spots: vec![spot.clone()],
+        tls: unverified().unwrap(),
         edge: join.edge,
         psk: join.credential.psk().clone(),
         identity: Arc::new(Identity::from_seed([9; 32]).unwrap()),
@@ -48,7 +55,8 @@ async fn join(world: &World) -> AgentLink {
         counters: Arc::default(),
         version: "odd".to_owned(),
     };
-    dial(&config).await.unwrap()
+    let peer = spot.address.parse().unwrap();
+    dial(&config, &spot, peer, None).await.unwrap()
 }
 
 /// Opens the name under this number; what the edge says.

@@ -242,6 +242,7 @@ mod tests {
             fingerprint: PublicKey([7; 32]),
             join: JoinString {
                 addresses: vec![link.to_string()],
+                doors: Vec::new(),
                 edge: PublicKey([7; 32]),
                 credential: Credential::Shared(Psk::from_random([9; 32])),
             },

@@ -20,13 +20,20 @@ use adit_link::agent::{AgentLink, BoxFuture, DialConfig, DialError, StreamHandle
 use adit_link::control::run_control;
 use adit_link::edge::{EdgeLink, LinkFacts, OpenError};
 use adit_link::tasks::Tasks;
-use adit_link::{Channel, Counters, Datagrams, Fill, Incoming, Stream, StreamError, entropy};
+use adit_link::tls::unverified;
+use adit_link::{
+    Channel, Counters, Datagrams, Fill, Incoming, Socket, Stream, StreamError, entropy,
+};
 use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing};
-use adit_model::{ConnId, Identity, InstanceId, LinkId, Psk, PublicKey, TunnelId};
+use adit_model::{Carrier, ConnId, Identity, InstanceId, LinkId, Psk, PublicKey, TunnelId};
 use adit_wire::{AuthOk, Delivered, Message, ResetReason, Start};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
+
+mod carriers;
+
+use carriers::Door;
 
 /// The handler of these tests: tunnel 1 echoes, 2 refuses, 3 drops the
 /// channel in the middle, 4 never ends its direction, 5 says more than is
@@ -142,19 +149,22 @@ fn psk() -> Psk {
 }
 
 impl World {
-    async fn start(max_channels: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::behind(listener, max_channels)
+    async fn start(carrier: Carrier, max_channels: u16) -> Self {
+        let tasks = Tasks::new();
+        Self::over(Door::open(carrier, &tasks).await, tasks, max_channels)
     }
 
     fn behind(listener: TcpListener, max_channels: u16) -> Self {
-        let tasks = Tasks::new();
-        let address = listener.local_addr().unwrap();
+        Self::over(Door::Tcp(listener), Tasks::new(), max_channels)
+    }
+
+    fn over(door: Door, tasks: Tasks, max_channels: u16) -> Self {
         let (tell, link) = watch::channel(None);
         let counters = Arc::new(Counters::default());
         let edge = Arc::new(Identity::from_seed([1; 32]).unwrap());
         let config = DialConfig {
-            addresses: vec![address.to_string()],
+            spots: vec![door.spot()],
+            tls: unverified().unwrap(),
             edge: edge.public(),
             psk: psk(),
             identity: Arc::new(Identity::from_seed([2; 32]).unwrap()),
@@ -169,19 +179,16 @@ impl World {
         };
         let edge_tasks = tasks.clone();
         let edge_counters = Arc::clone(&counters);
-        tasks.spawn_until_stopped(async move {
-            loop {
-                let (socket, peer) = listener.accept().await.unwrap();
-                let serve = serve(
-                    socket,
-                    peer,
-                    Arc::clone(&edge),
-                    Arc::clone(&edge_counters),
-                    tell.clone(),
-                    max_channels,
-                );
-                edge_tasks.spawn_until_stopped(serve);
-            }
+        door.serve(&tasks, move |socket, peer| {
+            let serve = serve(
+                socket,
+                peer,
+                Arc::clone(&edge),
+                Arc::clone(&edge_counters),
+                tell.clone(),
+                max_channels,
+            );
+            edge_tasks.spawn_until_stopped(serve);
         });
         Self {
             tasks,
@@ -192,7 +199,7 @@ impl World {
     }
 
     async fn join(&mut self) -> (AgentLink, Arc<EdgeLink>) {
-        let agent = dial(&self.config).await.unwrap();
+        let agent = dialled(&self.config).await.unwrap();
         let link = self
             .link
             .wait_for(Option::is_some)
@@ -215,6 +222,7 @@ fn facts(
         identity,
         instance,
         peer,
+        carrier: Carrier::Tcp,
         max_channels,
         idle_channels: 2,
         workers: 1,
@@ -231,11 +239,12 @@ fn welcome(facts: &LinkFacts) -> AuthOk {
         idle_channels: 1,
         max_channels: facts.max_channels,
         version: "test".into(),
+        doors: Vec::new(),
     }
 }
 
 async fn serve(
-    mut socket: TcpStream,
+    mut socket: Socket,
     peer: SocketAddr,
     identity: Arc<Identity>,
     counters: Arc<Counters>,
@@ -283,6 +292,7 @@ async fn serve(
     let link = EdgeLink::new(facts, session.keys, counters);
     tell.send_replace(Some(Arc::clone(&link)));
     socket.write_all(&bytes).await.unwrap();
+    socket.flush().await.unwrap();
     run_control(
         socket,
         Box::new(session.control),
@@ -292,6 +302,11 @@ async fn serve(
     )
     .await;
     link.cut();
+}
+
+async fn dialled(config: &DialConfig) -> Result<AgentLink, DialError> {
+    let spot = &config.spots[0];
+    dial(config, spot, spot.address.parse().unwrap(), None).await
 }
 
 fn start(tunnel: u32) -> Start {
@@ -313,9 +328,8 @@ fn flow(tunnel: u32) -> Start {
     }
 }
 
-#[tokio::test]
-async fn datagrams_keep_their_boundaries_and_their_channel() {
-    let mut world = World::start(16).await;
+async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let sizes = [0, 1, 1200, 65_507, 0, 9000, 65_536, 3];
     for round in 0..5u8 {
@@ -349,9 +363,8 @@ async fn datagrams_keep_their_boundaries_and_their_channel() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn a_flow_that_is_full_takes_no_more() {
-    let mut world = World::start(16).await;
+async fn a_flow_that_is_full_takes_no_more(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut flow = Datagrams::of(link.open(&flow(7)).await.unwrap()).unwrap();
     let datagram = [7; 60_000];
@@ -363,9 +376,8 @@ async fn a_flow_that_is_full_takes_no_more() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn bytes_and_datagrams_do_not_mix() {
-    let mut world = World::start(16).await;
+async fn bytes_and_datagrams_do_not_mix(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut flow_of_bytes = Datagrams::of(link.open(&flow(8)).await.unwrap()).unwrap();
     poll_fn(|cx| flow_of_bytes.poll_flush(cx)).await.unwrap();
@@ -375,9 +387,8 @@ async fn bytes_and_datagrams_do_not_mix() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn streams_follow_each_other_on_one_channel() {
-    let mut world = World::start(16).await;
+async fn streams_follow_each_other_on_one_channel(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut text = vec![0u8; 1_000_000];
     for round in 0..5u8 {
@@ -411,9 +422,8 @@ async fn streams_follow_each_other_on_one_channel() {
 }
 
 /// What a stream left unread is not the next stream's.
-#[tokio::test]
-async fn unread_bytes_end_a_channel() {
-    let mut world = World::start(16).await;
+async fn unread_bytes_end_a_channel(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     for tunnel in [5, 6] {
         let mut stream = link.open(&start(tunnel)).await.unwrap();
@@ -435,9 +445,8 @@ async fn unread_bytes_end_a_channel() {
 }
 
 /// More visitors at once than messages may wait on a control channel.
-#[tokio::test]
-async fn a_crowd_does_not_cost_the_link() {
-    let mut world = World::start(4096).await;
+async fn a_crowd_does_not_cost_the_link(carrier: Carrier) {
+    let mut world = World::start(carrier, 4096).await;
     let (_agent, link) = world.join().await;
     let visit = async || {
         let mut stream = link.open(&start(1)).await?;
@@ -456,9 +465,8 @@ async fn a_crowd_does_not_cost_the_link() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn a_visitor_that_leaves_waits_no_more() {
-    let mut world = World::start(4096).await;
+async fn a_visitor_that_leaves_waits_no_more(carrier: Carrier) {
+    let mut world = World::start(carrier, 4096).await;
     let (_agent, link) = world.join().await;
     let start = start(1);
     let mut waiting: Vec<_> = (0..1000).map(|_| Box::pin(link.open(&start))).collect();
@@ -475,9 +483,8 @@ async fn a_visitor_that_leaves_waits_no_more() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn half_close_is_kept_both_ways() {
-    let mut world = World::start(16).await;
+async fn half_close_is_kept_both_ways(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut stream = link.open(&start(1)).await.unwrap();
     stream.write(b"last words").unwrap();
@@ -488,9 +495,8 @@ async fn half_close_is_kept_both_ways() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn a_refusal_has_its_reason_and_delivered_nothing() {
-    let mut world = World::start(16).await;
+async fn a_refusal_has_its_reason_and_delivered_nothing(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut stream = link.open(&start(2)).await.unwrap();
     stream.write(&[7; 100_000]).unwrap();
@@ -513,9 +519,8 @@ async fn a_refusal_has_its_reason_and_delivered_nothing() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn a_channel_that_ends_early_is_no_clean_end() {
-    let mut world = World::start(16).await;
+async fn a_channel_that_ends_early_is_no_clean_end(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut stream = link.open(&start(3)).await.unwrap();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -527,9 +532,8 @@ async fn a_channel_that_ends_early_is_no_clean_end() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn cutting_a_link_wakes_its_streams() {
-    let mut world = World::start(16).await;
+async fn cutting_a_link_wakes_its_streams(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (mut agent, link) = world.join().await;
     let mut stream = link.open(&start(4)).await.unwrap();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -548,9 +552,8 @@ async fn cutting_a_link_wakes_its_streams() {
 }
 
 /// Also one from which nothing is read, because its visitor reads nothing.
-#[tokio::test]
-async fn a_stream_that_nobody_reads_is_told_of_the_cut() {
-    let mut world = World::start(16).await;
+async fn a_stream_that_nobody_reads_is_told_of_the_cut(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
     let mut stream = link.open(&start(4)).await.unwrap();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -561,9 +564,8 @@ async fn a_stream_that_nobody_reads_is_told_of_the_cut() {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-#[tokio::test]
-async fn a_link_has_a_limit_of_channels() {
-    let mut world = World::start(2).await;
+async fn a_link_has_a_limit_of_channels(carrier: Carrier) {
+    let mut world = World::start(carrier, 2).await;
     let (_agent, link) = world.join().await;
     let first = link.open(&start(1)).await.unwrap();
     let _second = link.open(&start(1)).await.unwrap();
@@ -578,12 +580,12 @@ async fn a_link_has_a_limit_of_channels() {
 
 #[tokio::test]
 async fn a_wrong_secret_meets_silence() {
-    let world = World::start(2).await;
+    let world = World::start(Carrier::Tcp, 2).await;
     let config = DialConfig {
         psk: Psk::from_random(std::array::from_fn(|i| i as u8)),
         ..world.config.clone()
     };
-    assert!(matches!(dial(&config).await, Err(DialError::Silent)));
+    assert!(matches!(dialled(&config).await, Err(DialError::Silent)));
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
@@ -625,7 +627,7 @@ async fn a_peer_that_does_not_read_is_dead_in_time() {
     let to = listener.local_addr().unwrap();
     let mut world = World::behind(listener, 16);
     let deaf = watch::Sender::new(false);
-    world.config.addresses = vec![small_way(to, &world.tasks, &deaf).await.to_string()];
+    world.config.spots[0].address = small_way(to, &world.tasks, &deaf).await.to_string();
     let (_agent, link) = world.join().await;
     deaf.send_replace(true);
     for _ in 0..100 {
@@ -635,4 +637,41 @@ async fn a_peer_that_does_not_read_is_dead_in_time() {
     let ended = tokio::time::timeout(TIMING.dead * 3, link.ended().cancelled());
     ended.await.expect("its silence was not noticed");
     world.tasks.close(Duration::from_secs(5)).await;
+}
+
+/// What a link promises, whatever its bytes travel in.
+macro_rules! conformance {
+    ($($carrier:ident = $which:expr;)*) => {
+        $(mod $carrier {
+            use adit_model::Carrier;
+
+            conformance!(@ $which;
+                datagrams_keep_their_boundaries_and_their_channel
+                a_flow_that_is_full_takes_no_more
+                bytes_and_datagrams_do_not_mix
+                streams_follow_each_other_on_one_channel
+                unread_bytes_end_a_channel
+                a_crowd_does_not_cost_the_link
+                a_visitor_that_leaves_waits_no_more
+                half_close_is_kept_both_ways
+                a_refusal_has_its_reason_and_delivered_nothing
+                a_channel_that_ends_early_is_no_clean_end
+                cutting_a_link_wakes_its_streams
+                a_stream_that_nobody_reads_is_told_of_the_cut
+                a_link_has_a_limit_of_channels
+            );
+        })*
+    };
+    (@ $which:expr; $($name:ident)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            super::$name($which).await;
+        })*
+    };
+}
+
+conformance! {
+    tcp = Carrier::Tcp;
+    quic = Carrier::Quic;
+    websocket = Carrier::WebSocket;
 }

@@ -1,0 +1,131 @@
+//! From a place where an edge may be to connections with it, by any carrier.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_link_proto::{Knock, PskKeys, SecretId};
+use adit_model::Carrier;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::agent::{DialConfig, unix_now};
+use crate::carrier::Socket;
+use crate::entropy::random;
+use crate::eyeballs;
+use crate::proxy::Proxy;
+use crate::quic;
+use crate::socket::prepare;
+use crate::websocket;
+
+/// How long one address may take to answer.
+pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// A place where an edge may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// How.
+    pub carrier: Carrier,
+    /// `host:port`.
+    pub address: String,
+    /// The way out of this network, for carriers over TCP.
+    pub proxy: Option<Proxy>,
+}
+
+impl std::fmt::Display for Spot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.carrier {
+            Carrier::Tcp => write!(f, "{}", self.address)?,
+            carrier => write!(f, "{} ({carrier})", self.address)?,
+        }
+        match &self.proxy {
+            Some(proxy) => write!(f, " through {proxy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The way that a link took; its data channels take the same.
+pub(crate) enum Path {
+    Stream {
+        peer: SocketAddr,
+        spot: Spot,
+        tls: Arc<rustls::ClientConfig>,
+    },
+    Quic(quic::Dialled),
+}
+
+impl Path {
+    /// Connects to `spot`, resolved to `peer` unless a proxy resolves it.
+    pub(crate) async fn find(
+        config: &DialConfig,
+        spot: &Spot,
+        peer: SocketAddr,
+    ) -> io::Result<Self> {
+        if spot.carrier != Carrier::Quic {
+            return Ok(Self::Stream {
+                peer,
+                spot: spot.clone(),
+                tls: Arc::clone(&config.tls),
+            });
+        }
+        let keys = PskKeys::new(&config.psk);
+        let knock = Knock::make(&keys, &config.edge, unix_now(), random()?);
+        let host = spot
+            .address
+            .rsplit_once(':')
+            .map_or("localhost", |(host, _)| host);
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        let connect = quic::Dialled::connect(peer, name, knock, &config.tls, &config.tasks);
+        in_time(Box::pin(connect)).await.map(Self::Quic)
+    }
+
+    /// One more connection with the edge; `id` is what its first bytes name.
+    pub(crate) async fn open(&self, id: SecretId) -> io::Result<Socket> {
+        let socket = match self {
+            Self::Quic(_) => None,
+            Self::Stream { peer, spot, .. } => Some(
+                in_time(async {
+                    match &spot.proxy {
+                        None => eyeballs::connect(*peer).await,
+                        Some(proxy) => Box::pin(proxy.connect(&spot.address)).await,
+                    }
+                })
+                .await?,
+            ),
+        };
+        self.open_on(socket, id).await
+    }
+
+    /// As [`Path::open`], over a TCP connection that is there already.
+    pub(crate) async fn open_on(
+        &self,
+        socket: Option<TcpStream>,
+        id: SecretId,
+    ) -> io::Result<Socket> {
+        let (socket, spot, tls) = match (self, socket) {
+            (Self::Quic(dialled), _) => return dialled.open().await,
+            (Self::Stream { .. }, None) => return Box::pin(self.open(id)).await,
+            (Self::Stream { spot, tls, .. }, Some(socket)) => (socket, spot, tls),
+        };
+        prepare(&socket)?;
+        if spot.carrier == Carrier::Tcp {
+            return Ok(socket.into());
+        }
+        let tls = TlsConnector::from(Arc::clone(tls));
+        // Boxed, so that the common carrier does not pay for it.
+        in_time(Box::pin(websocket::ask(socket, &tls, &spot.address, id))).await
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(CONNECT_TIME, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no answer within 5 s",
+            ))
+        })
+}
