@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The first look after a link came up on a lower rung, and the rarest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(3600));
+const PAUSES: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3600));
 
 /// The next look upwards, ever more rarely.
 #[derive(Debug, Default)]
@@ -44,10 +44,10 @@ mod tests {
         climb.on_live(false, start);
         assert_eq!(climb.due(), None);
         climb.on_live(true, start);
-        assert_eq!(climb.due(), Some(start + Duration::from_secs(120)));
+        assert_eq!(climb.due(), Some(start + Duration::from_secs(15)));
         climb.on_failed(start);
-        assert_eq!(climb.due(), Some(start + Duration::from_secs(240)));
-        for _ in 0..10 {
+        assert_eq!(climb.due(), Some(start + Duration::from_secs(30)));
+        for _ in 0..20 {
             climb.on_failed(start);
         }
         assert_eq!(climb.due(), Some(start + Duration::from_secs(3600)));

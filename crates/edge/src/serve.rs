@@ -169,6 +169,7 @@ impl Bound {
             .api
             .map(|address| bind("API", address, 1))
             .transpose()?;
+        let link = bind("link", doors.link, workers)?;
         Ok(Self {
             http: bind("HTTP", doors.http, workers)?,
             tls: doors
@@ -177,15 +178,29 @@ impl Bound {
             https: doors
                 .https
                 .map_or(Ok(Vec::new()), |address| bind("HTTPS", address, workers))?,
-            link: bind("link", doors.link, workers)?,
-            quic: doors.quic.map(bind_quic).transpose()?,
+            quic: doors
+                .quic
+                .map(|address| bind_quic(address, &link))
+                .transpose()?,
+            link,
             api: api.and_then(|mut listeners| listeners.pop()),
         })
     }
 }
 
-fn bind_quic(address: SocketAddr) -> Result<std::net::UdpSocket, StartError> {
-    quic::bind(address).map_err(|error| StartError::Bind {
+/// A free port is the link door's number, where UDP has it free too.
+fn bind_quic(
+    address: SocketAddr,
+    link: &[std::net::TcpListener],
+) -> Result<std::net::UdpSocket, StartError> {
+    let twin = link.first().and_then(|link| link.local_addr().ok());
+    let twin = twin.filter(|_| address.port() == 0);
+    let beside = twin.and_then(|link| {
+        let address = SocketAddr::new(address.ip(), link.port());
+        quic::bind(address).ok()
+    });
+    let bound = beside.map_or_else(|| quic::bind(address), Ok);
+    bound.map_err(|error| StartError::Bind {
         door: "QUIC",
         address,
         error,

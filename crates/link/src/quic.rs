@@ -209,7 +209,11 @@ impl Dialled {
         config.transport_config(Arc::new(transport(0)));
         config.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(knock.bytes())));
         let connecting = endpoint.connect_with(config, peer, name);
-        let connection = connecting.map_err(io::Error::other)?.await?;
+        let connecting = connecting.map_err(io::Error::other)?;
+        let connection = tokio::select! {
+            connected = connecting => connected?,
+            error = refused(any, peer) => return Err(error),
+        };
         let unused = CancellationToken::new();
         let held = Arc::new(unused.clone().drop_guard());
         let kept = connection.clone();
@@ -232,6 +236,21 @@ impl Dialled {
         let _held = Some(Arc::clone(&self.held));
         let wire: Box<dyn Wire> = Box::new(QuicStream { send, recv, _held });
         Ok(Socket::from(wire))
+    }
+}
+
+/// Ready when `peer` says that nobody listens there: QUIC itself would go on
+/// asking. A door of ours says nothing to the one byte that is sent.
+async fn refused(any: SocketAddr, peer: SocketAddr) -> io::Error {
+    let asked = async {
+        let socket = tokio::net::UdpSocket::bind(any).await?;
+        socket.connect(peer).await?;
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0]).await
+    };
+    match asked.await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => error,
+        _ => std::future::pending().await,
     }
 }
 

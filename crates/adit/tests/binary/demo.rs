@@ -38,7 +38,8 @@ fn the_demo_fails_when_its_link_port_is_blocked() {
     assert!(said.done().contains("round trip"));
     // The lookup of local addresses makes room for a rule in front of it.
     let rules = "ip rule add pref 10 lookup local && ip rule del pref 0 \
-                 && ip rule add pref 5 ipproto 6 dport 7411 prohibit";
+                 && ip rule add pref 5 ipproto 6 dport 7411 prohibit \
+                 && ip rule add pref 6 ipproto 17 dport 7411 prohibit";
     let rules = rules.replace("ip rule", &format!("{} rule", program("ip").display()));
     let said = in_a_network(&lab, &rules);
     said.refused(1, "ADIT-5003", &["no link", "127.0.0.1:7411"]);

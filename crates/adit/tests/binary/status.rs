@@ -40,6 +40,16 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
+fn shows_the_doors(all: &Value, edge: &Edge) {
+    let [http, link, api] = edge.doors();
+    let quic = link.clone();
+    let doors = [("http", http), ("link", link), ("quic", quic), ("api", api)];
+    for (at, (name, address)) in doors.into_iter().enumerate() {
+        assert_eq!(all["doors"][at]["door"], *name, "{all}");
+        assert_eq!(all["doors"][at]["address"], *address, "{all}");
+    }
+}
+
 #[test]
 fn the_status_is_one_object_with_everything() {
     let lab = Lab::new();
@@ -51,14 +61,7 @@ fn the_status_is_one_object_with_everything() {
         all["links"][0]["rtt_us"].is_u64().then_some(all)
     });
     assert_eq!(all["version"], env!("CARGO_PKG_VERSION"));
-    let doors: Vec<_> = ["http", "link", "api"]
-        .into_iter()
-        .zip(edge.doors())
-        .collect();
-    for (at, (name, address)) in doors.iter().enumerate() {
-        assert_eq!(all["doors"][at]["door"], *name, "{all}");
-        assert_eq!(all["doors"][at]["address"], *address, "{all}");
-    }
+    shows_the_doors(&all, &edge);
     let data = lab.text_of("agent");
     let key = lab.run(&["key", "show", "--data", &data]).done();
     let (link, tunnel) = (&all["links"][0], &all["tunnels"][0]);

@@ -24,7 +24,7 @@ async fn agent_of(edge: &TestEdge, data: &Path, target: &str) -> Agent {
         teller,
         pins,
         dial,
-        crate::Carriage::default(),
+        Carriage::default(),
     )
 }
 

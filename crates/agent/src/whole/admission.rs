@@ -129,7 +129,7 @@ async fn joining_proves_the_string_and_remembers_the_edge() {
             world.edge.join_string(),
             world.data.path().to_owned(),
             from,
-            crate::Carriage::default(),
+            Carriage::default(),
         )
     };
 

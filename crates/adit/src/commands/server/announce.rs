@@ -237,6 +237,7 @@ mod tests {
             tls: Some("127.0.0.1:8443".parse().unwrap()),
             https: None,
             certificate: None,
+            quic: None,
             link,
             api: Some("127.0.0.1:9090".parse().unwrap()),
             fingerprint: PublicKey([7; 32]),
