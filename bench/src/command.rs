@@ -1,5 +1,6 @@
 //! What the command line of the benches knows: loads, subjects, lengths.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,6 +81,12 @@ pub(crate) enum Part {
         /// Number of links
         count: usize,
     },
+    /// Be a UDP service that says everything back, until stopped
+    #[command(hide = true)]
+    Echo {
+        /// Where it listens
+        address: SocketAddr,
+    },
 }
 
 /// One kind of work.
@@ -105,20 +112,31 @@ pub(crate) enum Load {
     Stream,
     /// The same, and eight visitors that ask for 1 KiB beside it
     Beside,
+    /// UDP: 64 visitors with one question of 64 bytes after the other
+    Udp,
+    /// UDP: 8 visitors with 32 datagrams of 1 KiB on their way each
+    UdpBulk,
     /// 20, 200 and 2,000 idle links, held by another process (Adit only)
     Idle,
 }
 
 impl Load {
+    /// Whether it is of datagrams.
+    pub(crate) const fn is_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::UdpBulk)
+    }
+
     /// Those of the long path.
     const FAR: [Self; 2] = [Self::Stream, Self::Beside];
 
     /// The loads of a run that names none.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Keepalive,
         Self::New,
         Self::Bulk1,
         Self::Bulk8,
+        Self::Udp,
+        Self::UdpBulk,
         Self::Idle,
     ];
 }

@@ -17,6 +17,7 @@
 
 mod bulk;
 mod command;
+mod datagrams;
 mod error;
 mod far;
 mod hold;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 async fn act(command: &command::Command) -> Result<(), error::BenchError> {
     match &command.part {
         Some(command::Part::Hold { join, count }) => hold::run(join, *count).await,
+        Some(command::Part::Echo { address }) => datagrams::echo(*address),
         None if command.far && command.placed.is_none() => far::run(command).await,
         None => {
             println!("{}", rounds::run(command).await?);

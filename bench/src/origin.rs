@@ -1,8 +1,9 @@
-use std::fs;
 use std::net::SocketAddr;
+use std::{env, fs};
 
 use tokio::net::TcpStream;
 
+use crate::datagrams;
 use crate::error::BenchError;
 use crate::far::Sides;
 use crate::locate;
@@ -54,6 +55,33 @@ impl Origin {
                 TcpStream::connect(address).await.is_ok()
             })
             .await?;
+        Ok(Self { process, address })
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(self) {
+        self.process.stop().await;
+    }
+}
+
+/// The one UDP service: this program, saying everything back.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    process: Running,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Echo {
+    /// Starts it and waits until it answers.
+    pub(crate) async fn start(workshop: &Workshop, sides: &Sides) -> Result<Self, BenchError> {
+        let program = env::current_exe().map_err(BenchError::io("find this program"))?;
+        let dir = workshop.folder("origin")?;
+        let address = SocketAddr::new(sides.service, free()?.port());
+        let arguments = ["echo".to_owned(), address.to_string()];
+        let mut process = Running::start_by(&sides.words, &program, &arguments, &dir, "echo")?;
+        let answers = async || datagrams::passes(address).await;
+        process.until("answering", answers).await?;
         Ok(Self { process, address })
     }
 

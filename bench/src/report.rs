@@ -78,7 +78,10 @@ impl Report {
     }
 
     fn section(&self, f: &mut fmt::Formatter<'_>, load: Load) -> fmt::Result {
-        let bulk = matches!(load, Load::Bulk1 | Load::Bulk8 | Load::Text1);
+        let bulk = matches!(
+            load,
+            Load::Bulk1 | Load::Bulk8 | Load::Text1 | Load::UdpBulk
+        );
         if matches!(load, Load::Stream | Load::Beside) {
             return self.far_section(f, load);
         }
@@ -214,6 +217,8 @@ fn title(load: Load) -> &'static str {
     match load {
         Load::Keepalive => "HTTP keep-alive, 64 connections, 1 KiB",
         Load::New => "New connection for each request, 64 at a time, 1 KiB",
+        Load::Udp => "UDP, 64 visitors, questions of 64 bytes",
+        Load::UdpBulk => "UDP, 8 visitors, 32 datagrams of 1 KiB on their way each",
         Load::Bulk1 => "Bulk download, 1 stream",
         Load::Bulk8 => "Bulk download, 8 streams",
         Load::Text1 => "Bulk download of text, 1 stream",

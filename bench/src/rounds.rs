@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use crate::bulk;
 use crate::command::{Command, Load, Name};
+use crate::datagrams;
 use crate::error::BenchError;
 use crate::far;
 use crate::http::{self, Seen};
 use crate::idle;
-use crate::origin::Origin;
+use crate::origin::{Echo, Origin};
 use crate::report::{Figure, Report};
 use crate::subject::{Programs, Subject};
 use crate::workshop::Workshop;
@@ -29,6 +30,15 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
         }
     }
     let origin = Origin::start(&workshop, &sides).await?;
+    let loads: Vec<_> = command.loads().to_vec();
+    let loads: Vec<_> = loads
+        .into_iter()
+        .filter(|load| *load != Load::Idle)
+        .collect();
+    let echo = match loads.iter().any(|load| load.is_udp()) {
+        true => Some(Echo::start(&workshop, &sides).await?),
+        false => None,
+    };
     let mut figures: BTreeMap<(Load, Name), Vec<Figure>> = BTreeMap::new();
     for round in 0..command.rounds {
         for turn in 0..names.len() {
@@ -36,18 +46,17 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
                 continue;
             };
             eprintln!("bench: round {} of {}, {name}", round + 1, command.rounds);
-            let subject = match Subject::start(name, &programs, &workshop, origin.address).await {
-                Ok(subject) => subject,
-                Err(why) => {
-                    missing.push((name, why.to_string()));
-                    continue;
-                }
-            };
-            for &load in command.loads().iter().filter(|load| **load != Load::Idle) {
-                let figure = measure(&subject, load, command.length()).await;
-                figures.entry((load, name)).or_default().push(figure);
+            let loads = loads.iter().copied();
+            let (udp, tcp): (Vec<_>, Vec<_>) = loads.partition(|load| load.is_udp());
+            if !tcp.is_empty() {
+                let started = Subject::start(name, &programs, &workshop, origin.address).await;
+                let started = started.map(Some);
+                carry_all(started, name, &tcp, command, &mut figures, &mut missing).await;
             }
-            subject.stop().await;
+            if let Some(echo) = &echo {
+                let started = Subject::start_udp(name, &programs, &workshop, echo.address).await;
+                carry_all(started, name, &udp, command, &mut figures, &mut missing).await;
+            }
         }
     }
     let mut idle = Vec::new();
@@ -57,6 +66,9 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
         missing.extend(failed.map(|why| (Name::Adit, format!("idle links: {why}"))));
     }
     origin.stop().await;
+    if let Some(echo) = echo {
+        echo.stop().await;
+    }
     Ok(Report {
         figures,
         missing,
@@ -64,6 +76,28 @@ pub(crate) async fn run(command: &Command) -> Result<Report, BenchError> {
         rounds: command.rounds,
         length: command.length(),
     })
+}
+
+/// Measures a subject by all these loads, and ends it.
+async fn carry_all(
+    started: Result<Option<Subject>, BenchError>,
+    name: Name,
+    loads: &[Load],
+    command: &Command,
+    figures: &mut BTreeMap<(Load, Name), Vec<Figure>>,
+    missing: &mut Vec<(Name, String)>,
+) {
+    match started {
+        Ok(Some(subject)) => {
+            for &load in loads {
+                let figure = measure(&subject, load, command.length()).await;
+                figures.entry((load, name)).or_default().push(figure);
+            }
+            subject.stop().await;
+        }
+        Ok(None) => {}
+        Err(why) => missing.push((name, why.to_string())),
+    }
 }
 
 async fn measure(subject: &Subject, load: Load, length: Duration) -> Figure {
@@ -94,6 +128,8 @@ async fn carry(subject: &Subject, load: Load, length: Duration) -> Seen {
         Load::Conns16 => http::keepalive(door, 16, length).await,
         Load::Conns160 => http::keepalive(door, 160, length).await,
         Load::Conns1600 => http::keepalive(door, 1600, length).await,
+        Load::Udp => datagrams::ask(door.address, 64, length).await,
+        Load::UdpBulk => datagrams::bulk(door.address, 8, length).await,
         // Measured apart, with an edge of its own.
         Load::Idle => Seen::default(),
         Load::Stream => bulk::flow(door, length).await,

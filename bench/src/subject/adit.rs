@@ -52,12 +52,36 @@ pub(super) async fn start_tcp(
     ];
     let client = fill(dir, "client.toml", client, &values)?;
     let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
-    let mut agent = programs.agent(program, &arguments, dir, "client")?;
+    let agent = programs.agent(program, &arguments, dir, "client")?;
+    on_port(agent, edge, "tcp").await
+}
+
+/// A UDP service through a UDP tunnel.
+pub(super) async fn start_udp(
+    programs: &Programs,
+    dir: &Path,
+    origin: SocketAddr,
+) -> Result<(Vec<Running>, SocketAddr), BenchError> {
+    let program = programs.get("adit")?;
+    let (edge, _) = start_edge(programs, dir, Settings::Free).await?;
+    let client = include_str!("../../peers/adit-udp-client.toml");
+    let values: [(&str, &dyn Display); 2] = [("dir", &dir.display()), ("origin", &origin)];
+    let client = fill(dir, "client.toml", client, &values)?;
+    let arguments = ["client".as_ref(), "--config".as_ref(), client.as_os_str()];
+    let agent = programs.agent(program, &arguments, dir, "client")?;
+    on_port(agent, edge, "udp").await
+}
+
+/// The edge chooses the port and tells it.
+async fn on_port(
+    mut agent: Running,
+    edge: Running,
+    scheme: &str,
+) -> Result<(Vec<Running>, SocketAddr), BenchError> {
     let log = agent.log().to_owned();
-    // The edge chooses the port and tells it.
     let told = || {
         let said = fs::read_to_string(&log).ok()?;
-        let (_, rest) = said.split_once("tcp://localhost:")?;
+        let (_, rest) = said.split_once(&format!("{scheme}://localhost:"))?;
         let (port, _) = rest.split_once(' ')?;
         port.parse::<u16>().ok()
     };

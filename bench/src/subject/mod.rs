@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::command::{Command, Name};
+use crate::datagrams;
 use crate::error::BenchError;
 use crate::far::Sides;
 use crate::http::{Door, keepalive};
@@ -121,10 +122,10 @@ impl Subject {
             Name::AditTcp => adit::start_tcp(programs, &dir, origin, "auto").await?,
             Name::AditTcpOff => adit::start_tcp(programs, &dir, origin, "off").await?,
             Name::Rathole => {
-                rathole::start(programs, &dir, origin, rathole::Transport::Plain).await?
+                rathole::start(programs, &dir, origin, rathole::Transport::Plain, "tcp").await?
             }
             Name::RatholeNoise => {
-                rathole::start(programs, &dir, origin, rathole::Transport::Noise).await?
+                rathole::start(programs, &dir, origin, rathole::Transport::Noise, "tcp").await?
             }
             Name::Bore => bore::start(programs, &dir, origin).await?,
             Name::Ssh => ssh::start(programs, &dir, origin).await?,
@@ -142,6 +143,37 @@ impl Subject {
                 .await?;
         }
         Ok(Self { processes, door })
+    }
+
+    /// Starts it for datagrams and waits until one passes; `None` for a subject
+    /// that carries none.
+    pub(crate) async fn start_udp(
+        name: Name,
+        programs: &Programs,
+        workshop: &Workshop,
+        origin: SocketAddr,
+    ) -> Result<Option<Self>, BenchError> {
+        let dir = workshop.folder(&format!("{name}-udp"))?;
+        let rathole =
+            async |transport| rathole::start(programs, &dir, origin, transport, "udp").await;
+        let (mut processes, address) = match name {
+            Name::Direct => (Vec::new(), origin),
+            Name::Adit => adit::start_udp(programs, &dir, origin).await?,
+            Name::Rathole => rathole(rathole::Transport::Plain).await?,
+            Name::RatholeNoise => rathole(rathole::Transport::Noise).await?,
+            _ => return Ok(None),
+        };
+        let door = Door {
+            address,
+            host: HOST.to_owned(),
+        };
+        if let Some(process) = processes.first_mut() {
+            let passes = async || datagrams::passes(address).await;
+            process
+                .until("a datagram through the tunnel", passes)
+                .await?;
+        }
+        Ok(Some(Self { processes, door }))
     }
 
     fn ids(&self) -> Vec<u32> {

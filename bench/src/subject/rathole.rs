@@ -35,6 +35,7 @@ pub(super) async fn start(
     dir: &Path,
     origin: SocketAddr,
     transport: Transport,
+    protocol: &str,
 ) -> Result<(Vec<Running>, SocketAddr), BenchError> {
     let program = programs.get("rathole")?;
     let (link, door) = (programs.link()?, free()?);
@@ -50,7 +51,8 @@ pub(super) async fn start(
             Keys::make(program).await?,
         ),
     };
-    let values: [(&str, &dyn Display); 6] = [
+    let values: [(&str, &dyn Display); 7] = [
+        ("protocol", &protocol),
         ("link", &link),
         ("door", &door),
         ("origin", &origin),

@@ -208,6 +208,14 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
             "start-v6",
             body(3, &|out| start("[2001:db8::1]:50000").encode(out)),
         ),
+        (
+            "start-flow",
+            body(3, &|out| {
+                let idle_ms = std::num::NonZeroU32::new(60_000);
+                let start = start("192.0.2.1:50000");
+                Start { idle_ms, ..start }.encode(out);
+            }),
+        ),
         ("reset", body(4, &|out| reset.encode(out))),
         (
             "ready",
