@@ -1,5 +1,6 @@
 //! Edge and agent on two sides of a network that a test spoils.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::thread;
 
@@ -137,6 +138,30 @@ fn a_path_that_swallows_large_packets_carries_links_and_bulk() {
     );
     assert_eq!(counts.hole, 0, "{counts:?}");
     assert_eq!(agent.stop().0, Some(0));
+}
+
+/// Most of a name's addresses lead nowhere: the edge's for the agent, and the
+/// target's.
+#[test]
+fn of_a_names_addresses_the_one_that_lives_is_found() {
+    let apart = Apart::with("", "public = \"edge.test:7400\"\n");
+    let (home, edge) = (apart.end("home"), apart.end("edge"));
+    let target = home.inside(|| origin(echo));
+    let hosts = format!(
+        "{} edge.test\n{} edge.test\n{} edge.test\n{} nas.test\n{} nas.test\n127.0.0.1 nas.test\n",
+        edge.more_address6(9),
+        edge.more_address(9),
+        edge.address(),
+        edge.more_address6(8),
+        edge.more_address(8),
+    );
+    fs::write(apart.lab.path("hosts"), hosts).unwrap();
+    let mount = "unshare --mount -- sh -c 'mount --bind hosts /etc/hosts && exec \"$@\"' sh";
+    let begun = std::time::Instant::now();
+    let _agent = apart.agent(mount, &format!("nas.test:{}", target.port()));
+    let took = begun.elapsed();
+    assert!(took.as_secs() < 5, "one address after the other: {took:?}");
+    apart.visit().until("hello\n");
 }
 
 /// The wire is cut for longer than heartbeats bear, and comes back.
