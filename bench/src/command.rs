@@ -114,7 +114,7 @@ pub(crate) enum Load {
     Beside,
     /// UDP: 64 visitors with one question of 64 bytes after the other
     Udp,
-    /// UDP: 8 visitors with 32 datagrams of 1 KiB on their way each
+    /// UDP: 8 visitors with 8 datagrams of 1 KiB on their way each
     UdpBulk,
     /// 20, 200 and 2,000 idle links, held by another process (Adit only)
     Idle,

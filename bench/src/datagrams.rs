@@ -17,8 +17,9 @@ use crate::http::Seen;
 
 /// Bytes of a question, and of a datagram in bulk.
 const SIZES: (usize, usize) = (64, 1024);
-/// Datagrams of a visitor that are on their way in bulk.
-const WINDOW: usize = 32;
+/// Datagrams of a visitor that are on their way in bulk: all of them fit a socket of
+/// the system's default size, so that the service itself loses none.
+const WINDOW: usize = 8;
 /// What has not come back by then is lost.
 const LOST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(200));
 /// Room of the service's socket.
@@ -48,7 +49,7 @@ pub(crate) async fn ask(door: SocketAddr, visitors: usize, length: Duration) -> 
     run(door, visitors, length, 1, SIZES.0, LOST.0).await
 }
 
-/// Visitors that each keep 32 datagrams of 1 KiB on their way.
+/// Visitors that each keep 8 datagrams of 1 KiB on their way.
 pub(crate) async fn bulk(door: SocketAddr, visitors: usize, length: Duration) -> Seen {
     run(door, visitors, length, WINDOW, SIZES.1, LOST.1).await
 }

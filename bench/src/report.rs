@@ -218,7 +218,7 @@ fn title(load: Load) -> &'static str {
         Load::Keepalive => "HTTP keep-alive, 64 connections, 1 KiB",
         Load::New => "New connection for each request, 64 at a time, 1 KiB",
         Load::Udp => "UDP, 64 visitors, questions of 64 bytes",
-        Load::UdpBulk => "UDP, 8 visitors, 32 datagrams of 1 KiB on their way each",
+        Load::UdpBulk => "UDP, 8 visitors, 8 datagrams of 1 KiB on their way each",
         Load::Bulk1 => "Bulk download, 1 stream",
         Load::Bulk8 => "Bulk download, 8 streams",
         Load::Text1 => "Bulk download of text, 1 stream",
