@@ -16,6 +16,7 @@ use adit_link::{Counters, entropy};
 use adit_link_proto::PinLimits;
 use adit_model::{Credential, JoinString};
 use adit_routing::{Route, RouteTable, Target};
+use adit_wire::TunnelKind;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -80,8 +81,8 @@ pub(crate) struct Parts {
     pub(crate) api: Arc<ApiDoor>,
     pub(crate) control: Arc<Control>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) ports: Arc<Ports>,
-    pub(crate) udp_ports: Arc<Ports>,
+    /// With the kind of tunnels that each is for.
+    pub(crate) ports: [(Arc<Ports>, TunnelKind); 2],
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) counters: Arc<Counters>,
@@ -235,8 +236,7 @@ pub(crate) fn parts(
         }),
         control: Control::new(Arc::clone(&admission), reached.clone(), status, rules),
         registry,
-        ports,
-        udp_ports,
+        ports: [(ports, TunnelKind::Tcp), (udp_ports, TunnelKind::Udp)],
         admission,
         metrics,
         counters,

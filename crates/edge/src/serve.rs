@@ -25,7 +25,7 @@ use adit_link::tasks::Tasks;
 use adit_link::workers::{Workers, default_count};
 use adit_model::{Code, JoinString, Pin, PublicKey};
 use adit_routing::TableError;
-use adit_wire::{Drain, Message, TunnelKind};
+use adit_wire::{Drain, Message};
 
 use crate::admission::Admission;
 use crate::assemble::{self, Ground, Parts};
@@ -369,10 +369,7 @@ impl Edge {
         self.keepers.spawn(keep::house(
             parts.registry,
             parts.admission,
-            [
-                (parts.ports, TunnelKind::Tcp),
-                (parts.udp_ports, TunnelKind::Udp),
-            ],
+            parts.ports,
             stop(),
         ));
         if let Some(watch) = parts.watch {

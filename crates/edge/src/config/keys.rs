@@ -17,6 +17,7 @@ pub use super::limit_keys::LIMITS;
 use super::limit_keys::{MEBIBYTES, SECONDS_OR_NONE};
 pub use super::rule::{AGENT, TUNNEL};
 pub use super::udp::UDP;
+use super::udp::{UDP_BIND, UDP_PORTS};
 use super::{KeyPolicy, PinPolicy, PublicUrl};
 
 /// The whole file.
@@ -174,26 +175,6 @@ pub(super) static TCP_BIND: Key<Parsed<IpAddr>> = Key::or(
     },
     "\"127.0.0.1\"",
     "Where those ports stand: `0.0.0.0` or `::` for everybody.",
-);
-pub(super) static UDP_PORTS: Key<Parsed<PortRanges>> = Key::or(
-    "udp_ports",
-    Parsed {
-        wanted: "ports and ranges, separated by commas",
-        example: "5000-5999, 53",
-        parse: |text| PortRanges::parse(text).map_err(|why| why.to_string()),
-    },
-    "\"\"",
-    "Ports that may be opened for UDP tunnels, each when an agent asks for it. Empty: this edge has no UDP tunnels.",
-);
-pub(super) static UDP_BIND: Key<Parsed<IpAddr>> = Key::or(
-    "udp_bind",
-    Parsed {
-        wanted: "an address of this machine",
-        example: "0.0.0.0",
-        parse: |text| text.parse().map_err(|_| String::new()),
-    },
-    "\"127.0.0.1\"",
-    "Where those ports stand: `0.0.0.0` or `::` for everybody. An answer leaves from the address that its visitor wrote to.",
 );
 pub(super) static PROXY_PROTOCOL: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "proxy_protocol",

@@ -13,7 +13,7 @@ use adit_model::{Code, Psk, SecretError};
 use super::certificate::certificates;
 use super::route::routes;
 use super::rule::{agents, rules};
-use super::udp::udp;
+use super::udp;
 use super::{Admission, Doors, EdgeConfig, KeyPolicy, Limits, Link, Log, Server, keys, limit_keys};
 
 pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
@@ -24,7 +24,7 @@ pub(super) fn edge(input: Input<'_>) -> Result<EdgeConfig, Mistakes> {
     let admission = admission(&document);
     let link = link(&document.section(&keys::LINK));
     let limits = limits(&document.section(&keys::LIMITS));
-    let udp = udp(&document.section(&keys::UDP));
+    let udp = udp::udp(&document.section(&keys::UDP));
     let log = log(&document.section(&keys::LOG));
     let routes = routes(&document, limits.as_ref());
     let rules = rules(&document);
@@ -135,8 +135,8 @@ fn doors(section: &Section<'_>) -> Option<Doors> {
         tls: tls?,
         tcp_ports: section.get(&keys::TCP_PORTS)?,
         tcp_bind: section.get(&keys::TCP_BIND)?,
-        udp_ports: section.get(&keys::UDP_PORTS)?,
-        udp_bind: section.get(&keys::UDP_BIND)?,
+        udp_ports: section.get(&udp::UDP_PORTS)?,
+        udp_bind: section.get(&udp::UDP_BIND)?,
         proxy_protocol: section.get(&keys::PROXY_PROTOCOL)?,
         trusted_proxies: section.get(&keys::TRUSTED)?,
     })

@@ -1,8 +1,11 @@
-//! `[udp]`: what flows of UDP tunnels may cost.
+//! `[udp]`: what flows of UDP tunnels may cost; and where their ports stand,
+//! which `[doors]` says.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use adit_config::{Key, Number, Section, SectionSpec};
+use adit_config::{Key, Number, Parsed, Section, SectionSpec};
+use adit_model::PortRanges;
 
 /// `[udp]`.
 pub static UDP: SectionSpec = SectionSpec {
@@ -12,6 +15,26 @@ pub static UDP: SectionSpec = SectionSpec {
     keys: &[&IDLE, &ANSWERED, &FLOWS, &PER_PORT, &PER_ADDRESS],
 };
 
+pub(super) static UDP_PORTS: Key<Parsed<PortRanges>> = Key::or(
+    "udp_ports",
+    Parsed {
+        wanted: "ports and ranges, separated by commas",
+        example: "5000-5999, 53",
+        parse: |text| PortRanges::parse(text).map_err(|why| why.to_string()),
+    },
+    "\"\"",
+    "Ports that may be opened for UDP tunnels, each when an agent asks for it. Empty: this edge has no UDP tunnels.",
+);
+pub(super) static UDP_BIND: Key<Parsed<IpAddr>> = Key::or(
+    "udp_bind",
+    Parsed {
+        wanted: "an address of this machine",
+        example: "0.0.0.0",
+        parse: |text| text.parse().map_err(|_| String::new()),
+    },
+    "\"127.0.0.1\"",
+    "Where those ports stand: `0.0.0.0` or `::` for everybody. An answer leaves from the address that its visitor wrote to.",
+);
 static IDLE: Key<Number> = Key::or(
     "idle_seconds",
     Number::new(1, 86_400).of("seconds"),
