@@ -51,7 +51,7 @@ NAMES = {
     0x18: "STATS", 0x19: "STATS_WANTED", 0x1A: "ERROR", 0x1B: "REKEY", 0x1C: "REKEY_ACK",
     0x1D: "REKEY_DONE", 0x20: "START", 0x21: "ACCEPTED", 0x22: "DATA", 0x23: "FIN",
     0x24: "DONE", 0x25: "RESET", 0x26: "RESET_ACK", 0x27: "PING", 0x28: "PONG",
-    0x29: "DATAGRAM", 0x2A: "DATA_CONN_READY",
+    0x29: "DATAGRAM", 0x2A: "DATA_CONN_READY", 0x2B: "FORWARD",
 }
 TYPES = {name: number for number, name in NAMES.items()}
 MAX_PAYLOAD = 65_536

@@ -51,6 +51,7 @@ fn agent_settings(config: AgentConfig, screen: &Arc<Screen>) -> AgentSettings {
         join: config.agent.edge,
         data: config.agent.data,
         tunnels: config.tunnels,
+        forwards: config.forwards,
         allowed_targets: config.agent.allowed_targets,
         carriage: carriage(config.agent.carrier, config.agent.proxy),
         pin: ask::pin(config.agent.pin, screen),

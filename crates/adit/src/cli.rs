@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    agents, client, completions, config, edge, explain, guests, http, join, key, secret, server,
-    status, tcp, top, udp,
+    agents, client, completions, config, edge, explain, guests, http, join, key, private, secret,
+    server, status, tcp, top, udp,
 };
 use crate::{demo, terminal};
 
@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Udp(udp::Args),
     /// Publish one service that speaks TLS itself, by name
     Tls(tcp::TlsArgs),
+    /// Offer one service to other agents alone
+    Private(private::Args),
+    /// Reach a private service of another agent at a local port
+    Forward(private::ForwardArgs),
     /// Publish the tunnels of a configuration file
     Client(client::Args),
     /// Check, describe or show configuration files

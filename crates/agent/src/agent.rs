@@ -10,10 +10,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_link::Forwards;
 use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, Unreached, Way};
 use adit_link::tasks::Tasks;
 use adit_model::Code;
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +25,7 @@ use crate::climb::Climb;
 use crate::error::{AgentError, unreached};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forgotten::Remembered;
+use crate::forwards::{Door, With};
 use crate::known::Known;
 use crate::ladder::{Carriage, Ladder};
 use crate::link::Link;
@@ -55,6 +58,10 @@ pub(crate) struct Agent {
     attempt: Option<Attempt>,
     /// A look for a better carrier while a link serves.
     looking: Option<Attempt>,
+    /// What local doors begin streams on.
+    forwards: watch::Sender<Option<Forwards>>,
+    /// What is told of local doors when a link is live.
+    doors: Vec<AgentEvent>,
     /// Links whose streams go on to their end.
     retiring: Tasks,
     stopping: CancellationToken,
@@ -95,7 +102,22 @@ impl Agent {
             network: Network::new(),
             link: None,
             attempt: None,
+            forwards: watch::Sender::new(None),
+            doors: Vec::new(),
             stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Opens local doors to private tunnels of other agents.
+    pub(crate) fn open_doors(&mut self, doors: Vec<Door>) {
+        let with = With {
+            identity: Arc::clone(&self.dial.identity),
+            teller: Arc::clone(&self.teller),
+            links: self.forwards.subscribe(),
+        };
+        for door in doors {
+            self.doors.push(door.live());
+            door.serve(&with, &self.dial.tasks);
         }
     }
 
@@ -175,6 +197,10 @@ impl Agent {
             carrier,
             version: link.auth().version.clone(),
         });
+        self.forwards.send_replace(Some(link.forwards()));
+        for door in &self.doors {
+            self.teller.tell(door.clone());
+        }
         let link = Link::new(link, streams);
         for tunnel in self.tunnels.all() {
             link.send(Message::OpenTunnel(tunnel.open_message()));
@@ -284,6 +310,7 @@ impl Agent {
         let Some(link) = self.link.take() else {
             return Ok(());
         };
+        self.forwards.send_replace(None);
         if link.was_well() {
             self.backoff.reset(Instant::now());
         }
@@ -300,6 +327,7 @@ impl Agent {
 
     fn on_drain(&mut self, drain: &Drain) {
         let Some(link) = self.link.take() else { return };
+        self.forwards.send_replace(None);
         self.teller.tell(AgentEvent::Draining {
             seconds: drain.seconds,
         });

@@ -1,6 +1,7 @@
 //! Why an agent ended, and who must act.
 
 use std::io;
+use std::net::SocketAddr;
 
 use adit_link::agent::Way;
 use adit_model::{Code, PublicKey};
@@ -24,6 +25,14 @@ pub enum AgentError {
     /// TLS cannot be used on this machine.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// A local port to another agent's tunnel cannot be opened.
+    #[error("{address} cannot be opened on this machine: {why}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The system's words.
+        why: io::Error,
+    },
     /// The system gave no thread, no event queue or no random bytes.
     #[error("a worker could not be started: {0}")]
     Worker(#[from] io::Error),
@@ -79,6 +88,7 @@ impl AgentError {
     pub fn code(&self) -> Code {
         match self {
             Self::State(error) => error.code(),
+            Self::Listen { .. } => Code::LISTEN_FAILED,
             Self::NotJoined => Code::JOIN_ABSENT,
             Self::Login(_) => Code::BAD_AUTH,
             Self::Tls(_) | Self::Worker(_) => Code::RUNTIME_FAILED,

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_link::agent::{BoxFuture, StreamHandler};
-use adit_link::{Channel, Datagrams, Incoming, StreamError};
-use adit_model::Code;
-use adit_wire::{ResetReason, Start, TunnelKind};
+use adit_link::socket::suites;
+use adit_link::{Channel, Datagrams, Duplex, Incoming, PeerStream, StreamError, entropy};
+use adit_link_proto::{PeerFresh, PeerTarget};
+use adit_model::{Code, Identity};
+use adit_wire::{Delivered, ResetReason, Start, TunnelKind};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::connect::NotReached;
 use crate::datagrams;
 use crate::events::{AgentEvent, Teller, Visitor, VisitorChange};
-use crate::pump::{Broken, pump};
+use crate::pump::{Broken, Carried, pump};
+use crate::settings::Peers;
 use crate::tunnels::{Tunnel, Tunnels};
 
 /// The handler of one link's streams.
@@ -24,14 +27,22 @@ pub(crate) struct Forwarder {
     teller: Arc<Teller>,
     /// Streams of this link.
     streams: TaskTracker,
+    /// Who this agent is to other agents.
+    identity: Arc<Identity>,
 }
 
 impl Forwarder {
-    pub(crate) fn new(tunnels: Arc<Tunnels>, teller: Arc<Teller>, streams: TaskTracker) -> Self {
+    pub(crate) fn new(
+        tunnels: Arc<Tunnels>,
+        teller: Arc<Teller>,
+        streams: TaskTracker,
+        identity: Arc<Identity>,
+    ) -> Self {
         Self {
             tunnels,
             teller,
             streams,
+            identity,
         }
     }
 
@@ -53,10 +64,11 @@ impl StreamHandler for Forwarder {
         let permitted = self.permit(incoming.start());
         let teller = Arc::clone(&self.teller);
         let counted = self.streams.token();
+        let identity = Arc::clone(&self.identity);
         Box::pin(async move {
             match permitted {
                 Ok(tunnel) => match incoming.start().idle_ms {
-                    None => serve(incoming, &tunnel, &teller, counted).await,
+                    None => serve(incoming, &tunnel, &teller, &identity, counted).await,
                     Some(idle) => {
                         let idle = Duration::from_millis(idle.get().into());
                         serve_flow(incoming, &tunnel, &teller, idle, counted).await
@@ -75,8 +87,13 @@ async fn serve(
     incoming: Incoming,
     tunnel: &Tunnel,
     teller: &Teller,
+    identity: &Arc<Identity>,
     _counted: TaskTrackerToken,
 ) -> Option<Channel> {
+    if let Some(peers) = &tunnel.peers {
+        // Boxed: who serves visitors should not hold room for it.
+        return Box::pin(serve_agent(incoming, tunnel, teller, (identity, peers))).await;
+    }
     let local = match tunnel.connector.connect(incoming.start().patience()).await {
         Ok(local) => local,
         Err(failed) => {
@@ -101,6 +118,57 @@ async fn serve(
     let mut stream = incoming.accept().ok()?;
     stream.compress(tunnel.compression);
     let (carried, channel) = pump(stream, local).await;
+    ended(&carried, tunnel, teller);
+    let clean = carried.broken.is_none();
+    visit.end(carried.to_target, carried.to_visitor, clean);
+    channel
+}
+
+/// Serves another agent, once it has proved that it is one of `peers`; before
+/// that nothing is connected to.
+async fn serve_agent(
+    incoming: Incoming,
+    tunnel: &Tunnel,
+    teller: &Teller,
+    (identity, peers): (&Arc<Identity>, &Peers),
+) -> Option<Channel> {
+    let start = *incoming.start();
+    let fresh = PeerFresh {
+        ephemeral: entropy::random().ok()?,
+        nonce: entropy::random().ok()?,
+    };
+    let name = tunnel.name.clone();
+    let handshake = PeerTarget::start(name, Arc::clone(identity), fresh, suites());
+    let outer = incoming.accept().ok()?;
+    let met = PeerStream::accept(outer, handshake, |identity| peers.admit(identity)).await;
+    let (stream, agent) = match met {
+        Ok(met) => met,
+        Err(error) => {
+            let told = start.forwarder.map(|key| key.to_string());
+            let agent = told.unwrap_or_default();
+            tracing::info!(tunnel = %tunnel.name, agent, %error, "an agent was not let in");
+            return None;
+        }
+    };
+    tracing::debug!(tunnel = %tunnel.name, %agent, "an agent comes in");
+    let local = match tunnel.connector.connect(start.patience()).await {
+        Ok(local) => local,
+        Err(failed) => {
+            report(tunnel, teller, &failed);
+            stream.reset(failed.reason(), Delivered::None);
+            return None;
+        }
+    };
+    let visit = Visit::begin(start, tunnel, teller);
+    let (carried, channel) = pump(stream, local).await;
+    ended(&carried, tunnel, teller);
+    let clean = carried.broken.is_none();
+    visit.end(carried.to_target, carried.to_visitor, clean);
+    channel
+}
+
+/// Tells why a stream broke off.
+fn ended(carried: &Carried, tunnel: &Tunnel, teller: &Teller) {
     match &carried.broken {
         None => {}
         Some(Broken::Visitor(StreamError::Protocol)) => altered(tunnel),
@@ -111,12 +179,6 @@ async fn serve(
             report(tunnel, teller, &NotReached { code, why });
         }
     }
-    visit.end(
-        carried.to_target,
-        carried.to_visitor,
-        carried.broken.is_none(),
-    );
-    channel
 }
 
 /// A flow of datagrams. There is nothing to connect to: the stream is taken as
@@ -158,11 +220,8 @@ async fn serve_flow(
         let (too_large, overrun) = (carried.too_large, carried.overrun);
         tracing::debug!(tunnel = %tunnel.name, too_large, overrun, "a flow has lost datagrams");
     }
-    visit.end(
-        carried.to_target,
-        carried.to_visitor,
-        carried.broken.is_none(),
-    );
+    let clean = carried.broken.is_none();
+    visit.end(carried.to_target, carried.to_visitor, clean);
     channel
 }
 

@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod forgotten;
 mod forward;
+mod forwards;
 mod known;
 mod ladder;
 mod link;
@@ -48,6 +49,9 @@ pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
 pub use ladder::{Carriage, WebProxy};
 pub use run::{join, run};
-pub use settings::{AgentSettings, By, Carries, Login, LoginError, PinFrom, TunnelSettings};
+pub use settings::{
+    AgentSettings, By, Carries, ForwardSettings, Login, LoginError, NoPeer, Peer, Peers, PinFrom,
+    TunnelSettings,
+};
 pub use state::{DataFolder, EdgeRecord, HeldName, Joining, StateError};
 pub use target::{HostHeader, Target, TargetError, TcpTarget, UdpTarget};

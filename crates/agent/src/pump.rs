@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use adit_link::{Channel, Fill, Stream, StreamError};
+use adit_link::{Channel, Duplex, Fill, StreamError};
 use adit_wire::{Delivered, ResetReason};
 
 use crate::local::Local;
@@ -49,7 +49,7 @@ pub(crate) enum Broken {
 
 /// Carries a stream to its end; then gives its channel back if it can be used
 /// again.
-pub(crate) async fn pump(stream: Stream, local: Local) -> (Carried, Option<Channel>) {
+pub(crate) async fn pump<S: Duplex>(stream: S, local: Local) -> (Carried, Option<Channel>) {
     let mut pump = Pump::new(stream, local);
     let result = poll_fn(|cx| pump.poll(cx)).await;
     let mut carried = Carried {
@@ -104,8 +104,8 @@ enum Down {
     Failing(io::Error),
 }
 
-struct Pump {
-    stream: Stream,
+struct Pump<S> {
+    stream: S,
     local: Local,
     up: Up,
     down: Down,
@@ -115,8 +115,8 @@ struct Pump {
     to_visitor: u64,
 }
 
-impl Pump {
-    fn new(stream: Stream, local: Local) -> Self {
+impl<S: Duplex> Pump<S> {
+    fn new(stream: S, local: Local) -> Self {
         Self {
             stream,
             local,
@@ -169,7 +169,10 @@ impl Pump {
                     }
                     Err(error) => self.refused(error),
                 },
-                Up::Refused(_) => self.stream.consume(self.stream.buffer().len()),
+                Up::Refused(_) => {
+                    let rest = self.stream.buffer().len();
+                    self.stream.consume(rest);
+                }
                 Up::Ending => {
                     // A target that has closed already needs no telling.
                     drop(ready!(self.local.poll_shutdown(cx)));

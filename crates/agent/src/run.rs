@@ -19,6 +19,7 @@ use crate::allowed::AllowedTargets;
 use crate::error::{self, AgentError};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
+use crate::forwards::Door;
 use crate::known::Known;
 use crate::ladder::{Carriage, Ladder};
 use crate::pin::Pins;
@@ -43,6 +44,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let teller = Arc::new(Teller::new(events));
+    let doors = Door::open(settings.forwards).await?;
     let tunnels = (settings.tunnels, settings.allowed_targets);
     let ready = Ready::prepare(settings.join, settings.data, tunnels).await?;
     let workers = match settings.workers {
@@ -70,6 +72,7 @@ pub async fn run(
         dial,
         settings.carriage,
     );
+    agent.open_doors(doors);
     let ended = telling(&teller, agent.live(&stop, settings.drain)).await;
     drop(agent);
     if !tasks.close(LAST_TASKS).await {
@@ -169,7 +172,12 @@ impl Ready {
             instance: InstanceId(instance),
             pin: None,
             tunnels: tunnels.all().len(),
-            handler: Arc::new(Forwarder::new(tunnels, teller, TaskTracker::new())),
+            handler: Arc::new(Forwarder::new(
+                tunnels,
+                teller,
+                TaskTracker::new(),
+                Arc::clone(&self.identity),
+            )),
             tasks: Tasks::new(),
             workers: Vec::new(),
             counters: Arc::new(Counters::default()),

@@ -1,13 +1,14 @@
 //! What an agent is told to do: values that are valid already.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use adit_link::agent::PinSource;
-use adit_model::{JoinString, Pin, TunnelName};
+use adit_model::{JoinString, Pin, PublicKey, TunnelName};
 use adit_wire::Compression;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
@@ -28,6 +29,8 @@ pub struct AgentSettings {
     pub data: PathBuf,
     /// What to publish.
     pub tunnels: Vec<TunnelSettings>,
+    /// Private tunnels of other agents to reach.
+    pub forwards: Vec<ForwardSettings>,
     /// Where streams may lead at all.
     pub allowed_targets: AllowedTargets,
     /// How the edge is reached.
@@ -88,12 +91,81 @@ pub enum Carries {
 }
 
 /// Where visitors of bytes come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     /// At a public port; `None`: one that the edge chooses.
     Port(Option<NonZeroU16>),
     /// At the edge's TLS door, by the name that their TLS asks for.
     TlsName,
+    /// At no door: from other agents, which prove who they are.
+    Agents(Peers),
+}
+
+/// Which other agents may come in to a private tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Those of these identities.
+    Only(Vec<PublicKey>),
+    /// All that the edge admits and that belong to this agent's owner.
+    Any,
+}
+
+impl Peers {
+    /// Whether an identity is among them.
+    #[must_use]
+    pub fn admit(&self, identity: &PublicKey) -> bool {
+        match self {
+            Self::Only(listed) => listed.contains(identity),
+            Self::Any => true,
+        }
+    }
+}
+
+/// One of [`Peers`] as people write it: a key, or `*` for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// This identity.
+    Key(PublicKey),
+    /// All.
+    Any,
+}
+
+/// The text is no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an agent is named by its key, as `adit key show` prints it there, or * for all")]
+pub struct NoPeer;
+
+impl FromStr for Peer {
+    type Err = NoPeer;
+
+    fn from_str(text: &str) -> Result<Self, NoPeer> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        text.parse().map(Self::Key).map_err(|_| NoPeer)
+    }
+}
+
+impl FromIterator<Peer> for Peers {
+    fn from_iter<I: IntoIterator<Item = Peer>>(peers: I) -> Self {
+        let keys = peers.into_iter().map(|peer| match peer {
+            Peer::Key(key) => Some(key),
+            Peer::Any => None,
+        });
+        keys.collect::<Option<Vec<_>>>()
+            .map_or(Self::Any, Self::Only)
+    }
+}
+
+/// A local door to a private tunnel of another agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardSettings {
+    /// The tunnel's name.
+    pub name: TunnelName,
+    /// Where this machine's programs reach it.
+    pub listen: SocketAddr,
+    /// Who must answer at the other end.
+    pub peer: PublicKey,
 }
 
 impl Carries {
@@ -128,6 +200,17 @@ impl Carries {
                 by: By::Port(_), ..
             } => Compression::Auto,
             _ => Compression::Off,
+        }
+    }
+
+    /// Of a private tunnel: who may come in.
+    pub(crate) fn peers(&self) -> Option<&Peers> {
+        match self {
+            Self::Bytes {
+                by: By::Agents(peers),
+                ..
+            } => Some(peers),
+            _ => None,
         }
     }
 

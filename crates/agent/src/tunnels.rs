@@ -19,7 +19,7 @@ use crate::AgentError;
 use crate::allowed::AllowedTargets;
 use crate::announce::ProxyProtocol;
 use crate::connect::Connector;
-use crate::settings::{By, Carries, TunnelSettings};
+use crate::settings::{By, Carries, Peers, TunnelSettings};
 use crate::state::{DataFolder, HeldName};
 use crate::tls;
 
@@ -39,6 +39,8 @@ pub(crate) struct Tunnel {
     port: Option<NonZeroU16>,
     /// How the target is told of its visitors.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    /// Of a private tunnel: who may come in.
+    pub(crate) peers: Option<Peers>,
     host_header: Option<String>,
     auth: Option<String>,
     exclusive: bool,
@@ -243,6 +245,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         Carries::Bytes { proxy_protocol, .. } => *proxy_protocol,
         Carries::Http { .. } | Carries::Datagrams { .. } => None,
     };
+    let peers = settings.carries.peers().cloned();
     let by_kind = settings.carries.compression();
     let place = settings.carries.place().clone();
     let connector = Connector::new(place, target.clone(), common.allowed.clone(), tls.as_ref());
@@ -253,6 +256,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         Carries::Bytes { by, .. } => match by {
             By::Port(port) => (TunnelKind::Tcp, port, None, None),
             By::TlsName => (TunnelKind::Tls, None, None, None),
+            By::Agents(_) => (TunnelKind::Private, None, None, None),
         },
         Carries::Datagrams { port, .. } => (TunnelKind::Udp, port, None, None),
     };
@@ -266,6 +270,7 @@ fn make(id: TunnelId, settings: TunnelSettings, common: &Common<'_>) -> Result<T
         compression: settings.compression.unwrap_or(by_kind),
         port,
         proxy_protocol,
+        peers,
         host_header: host_header.map(|header| header.as_str().to_owned()),
         auth: auth.map(|login| login.hash()).transpose()?,
         exclusive: settings.exclusive,
@@ -291,5 +296,8 @@ fn remembered_for(carries: &Carries) -> String {
             by: By::TlsName, ..
         } => format!("tls {label}"),
         Carries::Datagrams { .. } => format!("udp {label}"),
+        Carries::Bytes {
+            by: By::Agents(_), ..
+        } => format!("private {label}"),
     }
 }

@@ -32,6 +32,7 @@ use crate::link::{LinkDoor, LinkSettings};
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, descriptor_limit};
 use crate::ports::Ports;
+use crate::private::PrivateDoor;
 use crate::reached::Reached;
 use crate::registry::{Registry, RegistryRules};
 use crate::rules::Rules;
@@ -150,6 +151,16 @@ impl Visitors {
         })
     }
 
+    fn private(&self, ground: &Ground) -> Arc<PrivateDoor> {
+        Arc::new(PrivateDoor {
+            registry: Arc::clone(&self.registry),
+            rules: Arc::clone(&self.rules),
+            metrics: Arc::clone(&ground.metrics),
+            places: Arc::clone(&self.places),
+            tasks: ground.streams.clone(),
+        })
+    }
+
     fn http(
         &self,
         config: &EdgeConfig,
@@ -222,6 +233,7 @@ pub(crate) fn parts(
             ports: Arc::clone(&ports),
             udp_ports: Arc::clone(&udp_ports),
             rules: Arc::clone(&rules),
+            private: visitors.private(ground),
             unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
             handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),

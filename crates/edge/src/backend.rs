@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use adit_link::edge::{EdgeLink, OpenError};
 use adit_link::{Datagrams, Stream};
-use adit_model::{ConnId, TunnelId, TunnelName};
+use adit_model::{ConnId, PublicKey, TunnelId, TunnelName};
 use adit_wire::{Compression, Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -88,14 +88,10 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    async fn open(
-        &self,
-        visitor: SocketAddr,
-        door: Option<SocketAddr>,
-        alone: bool,
-        idle_ms: Option<NonZeroU32>,
-    ) -> Result<Stream, OpenError> {
-        let start = Start {
+    /// How a stream of it begins. Where no other backend could be tried, there
+    /// is more patience.
+    fn start(&self, visitor: SocketAddr, alone: bool) -> Start {
+        Start {
             tunnel: self.tunnel,
             conn: ConnId(NEXT_CONN.fetch_add(1, Ordering::Relaxed)),
             visitor,
@@ -104,10 +100,10 @@ impl Tunnel {
             } else {
                 Start::PATIENCE_MS
             },
-            door,
-            idle_ms,
-        };
-        self.link.open(&start).await
+            door: None,
+            idle_ms: None,
+            forwarder: None,
+        }
     }
 }
 
@@ -278,7 +274,11 @@ impl Backend {
     ) -> Result<Stream, BackendError> {
         match &self.kind {
             Kind::Tunnel(tunnel) => {
-                let mut stream = tunnel.open(visitor, door, alone, None).await?;
+                let start = Start {
+                    door,
+                    ..tunnel.start(visitor, alone)
+                };
+                let mut stream = tunnel.link.open(&start).await?;
                 stream.compress(tunnel.options.compression);
                 Ok(stream)
             }
@@ -300,13 +300,36 @@ impl Backend {
     ) -> Result<Datagrams, BackendError> {
         let stream = match &self.kind {
             Kind::Tunnel(tunnel) => {
-                tunnel
-                    .open(visitor, Some(door), alone, Some(idle_ms))
-                    .await?
+                let start = Start {
+                    door: Some(door),
+                    idle_ms: Some(idle_ms),
+                    ..tunnel.start(visitor, alone)
+                };
+                tunnel.link.open(&start).await?
             }
             Kind::Upstream(_) => return Err(BackendError::NoDatagrams),
         };
         Datagrams::of(stream).ok_or(BackendError::NoDatagrams)
+    }
+
+    /// Opens a stream of a private tunnel for another agent.
+    ///
+    /// # Errors
+    /// See [`BackendError`].
+    pub(crate) async fn open_for(
+        &self,
+        address: SocketAddr,
+        forwarder: PublicKey,
+        alone: bool,
+    ) -> Result<Stream, BackendError> {
+        let Kind::Tunnel(tunnel) = &self.kind else {
+            return Err(OpenError::Gone.into());
+        };
+        let start = Start {
+            forwarder: Some(forwarder),
+            ..tunnel.start(address, alone)
+        };
+        Ok(tunnel.link.open(&start).await?)
     }
 
     /// Tells the agent's terminal what keeps its visitors from the service.

@@ -33,6 +33,7 @@ use crate::admission::{Admission, Admitted, Applicant, Candidate, Cause};
 use crate::limits::{UnprovedPermit, UnprovedSockets};
 use crate::metrics::{Metrics, ProofFailure};
 use crate::ports::Ports;
+use crate::private::PrivateDoor;
 use crate::registry::Registry;
 use crate::rules::Rules;
 use crate::tunnels;
@@ -72,6 +73,8 @@ pub struct LinkDoor {
     pub(crate) udp_ports: Arc<Ports>,
     /// The owner's rules.
     pub(crate) rules: Arc<Rules>,
+    /// Streams that agents begin.
+    pub(crate) private: Arc<PrivateDoor>,
     /// The cap of sockets that have proved nothing.
     pub unproved: Arc<UnprovedSockets>,
     /// Handshakes at a time: one costs a signature and two shares.
@@ -189,6 +192,7 @@ impl LinkDoor {
         }
         let counters = Arc::clone(&self.counters);
         match answer_channel(socket, proved, link.keys(), counters).await {
+            Ok(channel) if proved.forward => self.private.serve(link, channel),
             Ok(channel) => link.add_channel(channel),
             Err(error) => {
                 tracing::debug!(%error, link = %link.facts().id, "data channel was not set up");

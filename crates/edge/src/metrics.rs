@@ -8,6 +8,7 @@
 pub mod kinds;
 mod labels;
 mod page;
+mod private;
 mod process;
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,6 +21,7 @@ pub use self::labels::{
     StatusClass, TcpRefusal, TlsOutcome, UdpDrop,
 };
 use self::page::Page;
+pub use self::private::PrivateMetrics;
 pub use self::process::ProcessFacts;
 pub(crate) use self::process::descriptor_limit;
 use crate::rules::Refused;
@@ -194,6 +196,8 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// The UDP door.
     pub udp: UdpMetrics,
+    /// Private tunnels.
+    pub private: PrivateMetrics,
     /// Links, tunnels and channels.
     pub link: LinkMetrics,
     /// Limits and bans.
@@ -219,6 +223,7 @@ impl Metrics {
             tcp: TcpMetrics::default(),
             tls: TlsMetrics::default(),
             udp: UdpMetrics::default(),
+            private: PrivateMetrics::default(),
             link: LinkMetrics::default(),
             limits: LimitMetrics::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -293,6 +298,7 @@ impl Metrics {
         self.tcp.render(&mut page);
         self.tls.render(&mut page);
         self.udp.render(&mut page);
+        self.private.render(&mut page);
         self.link.render(&mut page);
         self.link.render_admission(&mut page);
         self.limits.render(&mut page);

@@ -312,6 +312,18 @@ impl Registry {
         inner.leases.is_taken(name) && inner.kinds.get(name) == Some(&kind)
     }
 
+    /// Whether an agent may ask for a private tunnel of this name: it is there,
+    /// or kept, and belongs to the agent's own owner.
+    pub(crate) fn may_reach(&self, id: LinkId, name: &TunnelName) -> bool {
+        let inner = self.read();
+        let Some(entry) = inner.links.get(&id) else {
+            return false;
+        };
+        let pool = inner.pools.get(name);
+        inner.leases.owner(name) == Some(entry.owner)
+            && pool.is_none_or(|pool| pool.kind == TunnelKind::Private)
+    }
+
     /// Closes one tunnel of a link; its name is free at once.
     pub fn close_tunnel(&self, id: LinkId, tunnel: TunnelId, now: Instant) -> Option<TunnelName> {
         let mut inner = self.write();

@@ -61,6 +61,8 @@ pub struct AgentSpec {
     pub udp_ports: Option<PortRanges>,
     /// Most tunnels at a time; 0 = no limit.
     pub max_tunnels: usize,
+    /// The private tunnels that it may reach; `None`: all of its owner.
+    pub forward: Option<Vec<TunnelName>>,
     /// What all its visitors together may do.
     pub rule: RuleSpec,
 }
@@ -71,6 +73,7 @@ pub(crate) struct AgentRule {
     pub(crate) ports: Option<PortRanges>,
     pub(crate) udp_ports: Option<PortRanges>,
     pub(crate) max_tunnels: usize,
+    pub(crate) forward: Option<Vec<TunnelName>>,
     pub(crate) rule: Arc<Rule>,
 }
 
@@ -267,6 +270,7 @@ impl Rules {
                 ports: spec.ports,
                 udp_ports: spec.udp_ports,
                 max_tunnels: spec.max_tunnels,
+                forward: spec.forward,
                 rule: Arc::new(Rule::new(spec.rule, at)),
             };
             (spec.key, rule)

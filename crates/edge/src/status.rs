@@ -144,6 +144,7 @@ impl Status {
             TunnelKind::Tcp => ("tcp", self.0.ports.url_of(&tunnel.name)),
             TunnelKind::Tls => ("tls", self.0.ports.tls_url(&tunnel.name)),
             TunnelKind::Udp => ("udp", self.0.udp_ports.url_of(&tunnel.name)),
+            TunnelKind::Private => ("private", Some(format!("private:{name}"))),
             TunnelKind::Other(_) => ("other", None),
         };
         let facts = tunnel.link.facts();

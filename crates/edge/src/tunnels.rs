@@ -50,6 +50,9 @@ impl Context<'_> {
             TunnelKind::Tcp => self.open_port(self.ports, open),
             TunnelKind::Udp => self.open_port(self.udp_ports, open),
             TunnelKind::Tls => self.open_tls(open),
+            TunnelKind::Private => self
+                .register(open)
+                .map(|()| format!("private:{}", open.name)),
             _ => self.register(open).map(|()| {
                 let pattern = &self.settings.url_pattern;
                 pattern.replace("{name}", open.name.as_str())

@@ -24,6 +24,7 @@ const COVERED: usize = 96;
 const LABEL: &[u8] = b"adit first message";
 const KIND_LINK: u8 = 1;
 const KIND_CHANNEL: u8 = 2;
+const KIND_FORWARD: u8 = 3;
 /// Bit 0: version 1.
 pub(crate) const VERSIONS: u8 = 1;
 
@@ -54,6 +55,8 @@ pub struct ProvedChannel {
     pub epoch: u32,
     /// The agent's random bytes for its keys.
     pub random: [u8; 16],
+    /// The agent begins the one stream of it, with `FORWARD`.
+    pub forward: bool,
 }
 
 /// What a sender puts into a first message.
@@ -67,7 +70,11 @@ pub(crate) struct Parts {
 
 pub(crate) enum Body {
     Link([u8; 32]),
-    Channel { number: u64, epoch: u32 },
+    Channel {
+        number: u64,
+        epoch: u32,
+        forward: bool,
+    },
 }
 
 impl First {
@@ -87,10 +94,14 @@ impl First {
                 bytes[32..64].copy_from_slice(&share);
                 KIND_LINK
             }
-            Body::Channel { number, epoch } => {
+            Body::Channel {
+                number,
+                epoch,
+                forward,
+            } => {
                 bytes[32..40].copy_from_slice(&number.to_be_bytes());
                 bytes[40..44].copy_from_slice(&epoch.to_be_bytes());
-                KIND_CHANNEL
+                if forward { KIND_FORWARD } else { KIND_CHANNEL }
             }
         };
         bytes[65] = VERSIONS;
@@ -148,10 +159,13 @@ impl First {
         edge: &PublicKey,
     ) -> Option<ProvedChannel> {
         let fits = self.fits(key, edge);
-        (fits && self.0[64] == KIND_CHANNEL).then(|| ProvedChannel {
+        let kind = self.0[64];
+        let known = matches!(kind, KIND_CHANNEL | KIND_FORWARD);
+        (fits && known).then(|| ProvedChannel {
             number: u64::from_be_bytes(self.part(32)),
             epoch: self.channel_epoch(),
             random: self.nonce(),
+            forward: kind == KIND_FORWARD,
         })
     }
 

@@ -26,6 +26,7 @@ mod keys;
 mod knock;
 mod lease;
 mod pack;
+mod peer;
 mod pin;
 mod replay;
 mod seal;
@@ -46,6 +47,10 @@ pub use keys::{ID_EPOCH, KeyError, PskKeys};
 pub use knock::{KNOCK_LEN, Knock};
 pub use lease::{Claim, ClaimRefused, Holder, LeaseLimits, Leases, Owner};
 pub use pack::{BadBlock, PLAIN_LENGTH, Packer, Scratch, plain_len, unpack};
+pub use peer::{
+    PEER_FIRST_LEN, PEER_STREAM, PeerError, PeerEvent, PeerForwarder, PeerFresh, PeerSession,
+    PeerTarget,
+};
 pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};
 pub use replay::{REPLAY_WINDOW, ReplayCache, ReplayError, Seen};
 pub use seal::{OpenError, Opened, Opener, RATCHET_PERIOD, SealError, Sealer, Suite, Suites};

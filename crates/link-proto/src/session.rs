@@ -151,6 +151,27 @@ impl SessionKeys {
         random: [u8; 16],
         unix: u64,
     ) -> ([u8; FIRST_LEN], ProvedChannel) {
+        self.header(number, random, unix, false)
+    }
+
+    /// The same for a channel whose one stream the agent begins.
+    #[must_use]
+    pub fn forward_header(
+        &self,
+        number: u64,
+        random: [u8; 16],
+        unix: u64,
+    ) -> ([u8; FIRST_LEN], ProvedChannel) {
+        self.header(number, random, unix, true)
+    }
+
+    fn header(
+        &self,
+        number: u64,
+        random: [u8; 16],
+        unix: u64,
+        forward: bool,
+    ) -> ([u8; FIRST_LEN], ProvedChannel) {
         let epochs = self.epochs();
         let epoch = epochs.current.number;
         let key = epochs.current.header_key();
@@ -160,7 +181,11 @@ impl SessionKeys {
             id,
             unix,
             nonce: random,
-            body: Body::Channel { number, epoch },
+            body: Body::Channel {
+                number,
+                epoch,
+                forward,
+            },
             suites: 0,
         };
         let first = First::make(&parts, &key, &self.edge);
@@ -168,6 +193,7 @@ impl SessionKeys {
             number,
             epoch,
             random,
+            forward,
         };
         (*first.bytes(), proved)
     }

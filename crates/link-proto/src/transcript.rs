@@ -12,6 +12,11 @@ impl Transcript {
         Self(sha256(&[b"adit/1 link transcript"]))
     }
 
+    /// Of two agents, inside a private tunnel.
+    pub(crate) fn peers() -> Self {
+        Self(sha256(&[b"adit/1 peer transcript"]))
+    }
+
     /// Adds an entry made of `parts` in a row.
     pub(crate) fn add(&mut self, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|p| p.len()).sum();

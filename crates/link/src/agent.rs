@@ -174,6 +174,7 @@ pub struct AgentLink {
     outbox: Arc<Outbox>,
     events: mpsc::Receiver<LinkEvent>,
     stop: CancellationToken,
+    pub(crate) dialer: Arc<Dialer>,
 }
 
 impl AgentLink {
@@ -249,6 +250,7 @@ pub async fn dial(
     let dialer = Dialer::new(config, path, session.keys, &auth, stop.clone());
     dialer.want(auth.idle_channels);
     let control = Box::new(session.control);
+    let of_link = Arc::clone(&dialer);
     let (task_outbox, task_stop) = (Arc::clone(&outbox), stop.clone());
     config.tasks.spawn(async move {
         let handle = |event| on_event(event, &dialer, &tell);
@@ -267,6 +269,7 @@ pub async fn dial(
         outbox,
         events,
         stop,
+        dialer: of_link,
     })
 }
 

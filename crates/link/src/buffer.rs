@@ -38,6 +38,10 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     pub(crate) fn all_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }

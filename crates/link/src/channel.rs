@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::carrier::Socket;
 use crate::counters::Counters;
 use crate::inner::{Cut, Inner, Sealed};
-use crate::stream::{Stream, StreamError};
+use crate::stream::{Flow, Stream, StreamError};
 
 /// An idle channel that heard nothing for this long is closed by either side.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Drop for Usage {
 
 /// A channel that carries no stream now.
 pub struct Channel {
-    inner: Box<Inner>,
+    pub(crate) inner: Box<Inner>,
     /// Set between the end of a stream and [`Channel::go_home`] only: an idle
     /// channel must not keep the link alive that holds it.
     home: Option<Arc<dyn Home>>,
@@ -240,7 +240,7 @@ impl Channel {
     }
 
     /// Streams of a channel are numbered without a gap.
-    fn expect_stream(&mut self, number: u32) -> Result<(), StreamError> {
+    pub(crate) fn expect_stream(&mut self, number: u32) -> Result<(), StreamError> {
         let sealed = self.inner.sealed.as_mut().ok_or(StreamError::Protocol)?;
         if sealed.stream.checked_add(1) != Some(number) {
             return Err(StreamError::Protocol);
@@ -274,40 +274,44 @@ impl Incoming {
     /// # Errors
     /// [`StreamError::Protocol`] when the channel's keys are used up.
     pub fn accept(self) -> Result<Stream, StreamError> {
-        Stream::take(self.inner, &self.start)
+        let flow = Flow {
+            datagrams: self.start.idle_ms.is_some(),
+            ..Flow::default()
+        };
+        Stream::take(self.inner, flow)
     }
 
     /// Refuses the stream, nothing delivered, and waits up to a second until
     /// the edge knows; the channel is closed.
-    pub async fn refuse(mut self, reason: ResetReason) {
-        let mut body = Vec::with_capacity(8);
-        Reset {
-            reason,
-            delivered: Delivered::None,
-        }
-        .encode(&mut body);
-        if self.inner.queue(FrameKind::RESET, &body).is_err() {
-            return;
-        }
-        let confirmed = poll_fn(|cx| self.poll_confirmed(cx));
-        // Without an answer in time the edge learns by the closed socket.
-        let _ = tokio::time::timeout(CONFIRM_TIME, confirmed).await;
+    pub async fn refuse(self, reason: ResetReason) {
+        refuse(self.inner, reason).await;
     }
+}
 
-    fn poll_confirmed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !matches!(
-            self.inner.poll_flush(cx),
-            Poll::Ready(Ok(())) | Poll::Pending
-        ) {
-            return Poll::Ready(());
-        }
-        loop {
-            match ready!(self.inner.poll_frame(cx)) {
-                Ok(Some(frame)) if frame.kind != FrameKind::RESET_ACK => {
-                    self.inner.consume(usize::MAX);
-                }
-                _ => return Poll::Ready(()),
-            }
+/// Refuses a stream that was not taken.
+pub(crate) async fn refuse(mut inner: Box<Inner>, reason: ResetReason) {
+    let mut body = Vec::with_capacity(8);
+    Reset {
+        reason,
+        delivered: Delivered::None,
+    }
+    .encode(&mut body);
+    if inner.queue(FrameKind::RESET, &body).is_err() {
+        return;
+    }
+    let confirmed = poll_fn(|cx| poll_confirmed(&mut inner, cx));
+    // Without an answer in time the other side learns by the closed socket.
+    let _ = tokio::time::timeout(CONFIRM_TIME, confirmed).await;
+}
+
+fn poll_confirmed(inner: &mut Inner, cx: &mut Context<'_>) -> Poll<()> {
+    if !matches!(inner.poll_flush(cx), Poll::Ready(Ok(())) | Poll::Pending) {
+        return Poll::Ready(());
+    }
+    loop {
+        match ready!(inner.poll_frame(cx)) {
+            Ok(Some(frame)) if frame.kind != FrameKind::RESET_ACK => inner.consume(usize::MAX),
+            _ => return Poll::Ready(()),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::agent::{DialConfig, StreamHandler, unix_now};
 use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::entropy::random;
+use crate::forward::{ForwardError, Place};
 use crate::inner::Cut;
 use crate::path::Path;
 use crate::tasks::Tasks;
@@ -158,10 +159,45 @@ impl Dialer {
         }
     }
 
+    /// Dials a channel for a stream that this agent begins.
+    pub(crate) async fn dial_forward(self: &Arc<Self>) -> Result<(Channel, Place), ForwardError> {
+        if self.stop.is_cancelled() {
+            return Err(ForwardError::Gone);
+        }
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.leave();
+            return Err(ForwardError::Full);
+        }
+        let place = Place(Arc::clone(self));
+        let setup = tokio::time::timeout(SETUP_TIME, self.connect(true));
+        match self.stop.run_until_cancelled(setup).await {
+            None => Err(ForwardError::Gone),
+            Some(Err(_)) => Err(ForwardError::Io(std::io::ErrorKind::TimedOut.into())),
+            Some(Ok(channel)) => Ok((channel?, place)),
+        }
+    }
+
+    /// A channel is over.
+    pub(crate) fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
     async fn set_up(&self, conn: Option<ConnId>) -> std::io::Result<Channel> {
+        let mut channel = self.connect(false).await?;
+        if let Some(conn) = conn {
+            channel.announce(conn).map_err(std::io::Error::other)?;
+        }
+        Ok(channel)
+    }
+
+    async fn connect(&self, forward: bool) -> std::io::Result<Channel> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let ours: [u8; 16] = random()?;
-        let (header, proved) = self.keys.channel_header(number, ours, unix_now());
+        let (header, proved) = if forward {
+            self.keys.forward_header(number, ours, unix_now())
+        } else {
+            self.keys.channel_header(number, ours, unix_now())
+        };
         let id = First::parse(&header).id();
         let mut socket = self.path.open(id).await?;
         socket.write_all(&header).await?;
@@ -172,16 +208,13 @@ impl Dialer {
             .keys
             .channel(&proved, theirs, Role::Agent)
             .map_err(std::io::Error::other)?;
-        let mut channel = Channel::new(socket, pair, Arc::clone(&self.counters));
+        let channel = Channel::new(socket, pair, Arc::clone(&self.counters));
         if let Some(cut) = channel.cut_handle() {
             let mut cuts = self.cuts();
             if cuts.len() >= cuts.capacity() {
                 cuts.retain(|cut| cut.strong_count() > 0);
             }
             cuts.push(Arc::downgrade(&cut));
-        }
-        if let Some(conn) = conn {
-            channel.announce(conn).map_err(std::io::Error::other)?;
         }
         Ok(channel)
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{Channel, Home, Usage};
 use crate::control::Outbox;
 use crate::counters::Counters;
+use crate::forward::Asked;
 use crate::inner::Cut;
 use crate::stream::{Stream, StreamError};
 use crate::workers::worker_index;
@@ -232,19 +233,45 @@ impl EdgeLink {
         if self.ended.is_cancelled() {
             return;
         }
-        if let Some(cut) = channel.cut_handle() {
-            let mut cuts = lock(&self.cuts);
-            if cuts.len() >= cuts.capacity() {
-                cuts.retain(|cut| cut.strong_count() > 0);
-            }
-            cuts.push(Arc::downgrade(&cut));
-        }
+        self.watch_over(&channel);
         self.counters
             .channels_opened
             .fetch_add(1, Ordering::Relaxed);
         self.place(channel);
         if self.ended.is_cancelled() {
             self.cut();
+        }
+    }
+
+    /// Takes in a channel that the agent has dialled for a stream of its own,
+    /// and waits for its wish.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn take_forward(&self, channel: Channel) -> Result<Asked, OpenError> {
+        self.watch_over(&channel);
+        if self.ended.is_cancelled() {
+            return Err(OpenError::Gone);
+        }
+        if self.in_use() >= usize::from(self.facts.max_channels) {
+            return Err(OpenError::Full);
+        }
+        let usage = Usage::of(&self.in_use);
+        self.counters
+            .channels_opened
+            .fetch_add(1, Ordering::Relaxed);
+        self.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
+        Ok(channel.next_forward(usage).await?)
+    }
+
+    /// So that the channel ends with the link.
+    fn watch_over(&self, channel: &Channel) {
+        if let Some(cut) = channel.cut_handle() {
+            let mut cuts = lock(&self.cuts);
+            if cuts.len() >= cuts.capacity() {
+                cuts.retain(|cut| cut.strong_count() > 0);
+            }
+            cuts.push(Arc::downgrade(&cut));
         }
     }
 

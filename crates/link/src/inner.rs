@@ -116,6 +116,19 @@ impl Inner {
         }
     }
 
+    /// The same, to be opened where it stands.
+    pub(crate) fn readable_mut(&mut self) -> &mut [u8] {
+        if !self.unpacked.is_empty() {
+            return self.unpacked.filled_mut();
+        }
+        let end = match &self.sealed {
+            None => self.rx.end,
+            Some(sealed) => sealed.data_end,
+        };
+        let start = self.rx.start;
+        self.rx.all_mut().get_mut(start..end).unwrap_or_default()
+    }
+
     pub(crate) fn consume(&mut self, count: usize) {
         let count = count.min(self.readable().len());
         if self.unpacked.is_empty() {

@@ -7,7 +7,6 @@
 //!
 //! A truncated stream is always an error, never a clean end.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -67,17 +66,17 @@ pub enum Fill {
 /// Where a stream stands.
 #[derive(Default)]
 pub(crate) struct Flow {
-    accepted: bool,
+    pub(crate) accepted: bool,
     /// It carries datagrams, and nothing else.
     pub(crate) datagrams: bool,
-    fin_queued: bool,
+    pub(crate) fin_queued: bool,
     /// Plain sockets: shut for writing.
-    plain_shut: bool,
-    done_queued: bool,
-    fin_received: bool,
-    done_received: bool,
-    answer_by: Option<Pin<Box<Sleep>>>,
-    usage: Option<Usage>,
+    pub(crate) plain_shut: bool,
+    pub(crate) done_queued: bool,
+    pub(crate) fin_received: bool,
+    pub(crate) done_received: bool,
+    pub(crate) answer_by: Option<Pin<Box<Sleep>>>,
+    pub(crate) usage: Option<Usage>,
 }
 
 /// One visitor stream.
@@ -104,42 +103,47 @@ impl Stream {
 
     /// Begins a stream on a channel; the start goes out with the first flush.
     pub(crate) fn begin(
-        mut inner: Box<Inner>,
+        inner: Box<Inner>,
         home: Option<Arc<dyn Home>>,
         start: &Start,
         usage: Option<Usage>,
+    ) -> Result<Self, StreamError> {
+        let mut body = Vec::with_capacity(96);
+        start.encode(&mut body);
+        let flow = Flow {
+            datagrams: start.idle_ms.is_some(),
+            usage,
+            ..Flow::default()
+        };
+        let first = (FrameKind::START, &body[..]);
+        Self::open(inner, home, first, start.patience(), flow)
+    }
+
+    /// Begins a stream by its first frame.
+    pub(crate) fn open(
+        mut inner: Box<Inner>,
+        home: Option<Arc<dyn Home>>,
+        (kind, body): (FrameKind, &[u8]),
+        patience: Duration,
+        mut flow: Flow,
     ) -> Result<Self, StreamError> {
         unread_ends_here(&inner)?;
         if let Some(sealed) = &mut inner.sealed {
             sealed.stream = sealed.stream.checked_add(1).ok_or(StreamError::Protocol)?;
         }
-        let mut body = Vec::with_capacity(64);
-        start.encode(&mut body);
-        inner.queue(FrameKind::START, &body)?;
-        let answer_by = Some(Box::pin(tokio::time::sleep(start.patience())));
-        Ok(Self {
-            inner,
-            flow: Flow {
-                datagrams: start.idle_ms.is_some(),
-                answer_by,
-                usage,
-                ..Flow::default()
-            },
-            home,
-        })
+        inner.queue(kind, body)?;
+        flow.answer_by = Some(Box::pin(tokio::time::sleep(patience)));
+        Ok(Self { inner, flow, home })
     }
 
     /// Takes a stream that the other side began.
-    pub(crate) fn take(mut inner: Box<Inner>, start: &Start) -> Result<Self, StreamError> {
+    pub(crate) fn take(mut inner: Box<Inner>, mut flow: Flow) -> Result<Self, StreamError> {
         unread_ends_here(&inner)?;
         inner.queue(FrameKind::ACCEPTED, &[])?;
+        flow.accepted = true;
         Ok(Self {
             inner,
-            flow: Flow {
-                accepted: true,
-                datagrams: start.idle_ms.is_some(),
-                ..Flow::default()
-            },
+            flow,
             home: None,
         })
     }
@@ -480,16 +484,5 @@ fn unread_ends_here(inner: &Inner) -> Result<(), StreamError> {
         Ok(())
     } else {
         Err(StreamError::Protocol)
-    }
-}
-
-impl fmt::Debug for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.inner.sealed.is_some() {
-            "sealed"
-        } else {
-            "plain"
-        };
-        write!(f, "Stream({kind})")
     }
 }

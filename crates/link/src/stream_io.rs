@@ -1,5 +1,6 @@
 //! A stream for code that knows only tokio's traits.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -59,5 +60,16 @@ impl AsyncWrite for StreamIo {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.finish();
         self.0.poll_flush(cx).map_err(to_io)
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.inner.sealed.is_some() {
+            "sealed"
+        } else {
+            "plain"
+        };
+        write!(f, "Stream({kind})")
     }
 }

@@ -140,6 +140,10 @@ catalogue! {
     PORT_REFUSED = 4004, OtherSide, "the edge refused the tunnel's port";
     DATAGRAM_TOO_LARGE = 4021, Network, "datagrams are larger than the target's network takes";
     DATAGRAMS_DROPPED = 4022, Network, "datagrams come faster than the link takes them";
+    LISTEN_FAILED = 4031, Machine, "a local port for a private tunnel cannot be opened";
+    FORWARD_REFUSED = 4032, OtherSide, "a private tunnel was not reached";
+    WRONG_PEER = 4033, OtherSide, "another agent answered for a private tunnel";
+    PEER_REFUSED = 4034, OtherSide, "the agent of a private tunnel does not let this one in";
     TARGET_REFUSED = 4101, Machine, "nothing listens at the target";
     TARGET_UNREACHABLE = 4102, Machine, "the target cannot be reached";
     TARGET_UNKNOWN = 4103, Machine, "the target's name does not resolve";

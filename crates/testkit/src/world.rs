@@ -259,6 +259,7 @@ impl AgentPlan {
         let settings = AgentSettings {
             join: Some(world.facts.join.clone()),
             data: data.keep(),
+            forwards: Vec::new(),
             tunnels: vec![tunnel(name, &target.to_string())],
             allowed_targets: AllowedTargets::default(),
             carriage: Carriage::default(),

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use adit_model::{ConnId, TunnelId};
+use adit_model::{ConnId, PublicKey, TunnelId, TunnelName};
 
-use crate::field::{DecodeError, each, need, once, put_address, put_fixed};
+use crate::field::{DecodeError, EncodeError, each, need, once, put_address, put_fixed, put_text};
 
 /// A visitor stream begins on an idle channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub struct Start {
     /// Where the stream carries datagrams (a UDP flow): after how many
     /// milliseconds without one it is over.
     pub idle_ms: Option<NonZeroU32>,
+    /// On a private tunnel: the agent that asks to come in, as the edge knows
+    /// it. What it proves inside is what counts.
+    pub forwarder: Option<PublicKey>,
 }
 
 impl Start {
@@ -52,6 +55,9 @@ impl Start {
         if let Some(idle) = self.idle_ms {
             put_fixed(out, 6, idle.get().to_be_bytes());
         }
+        if let Some(forwarder) = self.forwarder {
+            put_fixed(out, 7, forwarder.0);
+        }
     }
 
     /// Reads a body.
@@ -61,6 +67,7 @@ impl Start {
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let (mut tunnel, mut conn, mut visitor) = (None, None, None);
         let (mut patience, mut door, mut idle_ms) = (None, None, None);
+        let mut forwarder = None;
         each(body, |field| match field.tag {
             1 => once(&mut tunnel, 1, TunnelId(field.u32()?)),
             2 => once(&mut conn, 2, ConnId(field.u64()?)),
@@ -68,6 +75,7 @@ impl Start {
             4 => once(&mut patience, 4, field.u16()?),
             5 => once(&mut door, 5, field.address()?),
             6 => once(&mut idle_ms, 6, field.nonzero_u32()?),
+            7 => once(&mut forwarder, 7, PublicKey(field.array()?)),
             _ => Ok(()),
         })?;
         Ok(Self {
@@ -77,6 +85,52 @@ impl Start {
             patience_ms: patience.unwrap_or(Self::PATIENCE_MS),
             door,
             idle_ms,
+            forwarder,
+        })
+    }
+}
+
+/// An agent asks for a stream to a private tunnel, on a channel that it dialled
+/// for this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The tunnel's name.
+    pub name: TunnelName,
+    /// The agent's number of the stream, for its logs.
+    pub conn: ConnId,
+}
+
+impl Forward {
+    /// Most bytes of a name in a body.
+    const MAX_NAME: usize = 256;
+
+    /// Appends the body.
+    ///
+    /// # Errors
+    /// [`EncodeError`] for a name longer than any.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        put_text(out, 1, self.name.as_str(), Self::MAX_NAME)?;
+        put_fixed(out, 2, self.conn.0.to_be_bytes());
+        Ok(())
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (mut name, mut conn) = (None, None);
+        each(body, |field| match field.tag {
+            1 => {
+                let parsed = TunnelName::parse(field.text(Self::MAX_NAME)?);
+                once(&mut name, 1, parsed.map_err(|_| DecodeError::Malformed(1))?)
+            }
+            2 => once(&mut conn, 2, ConnId(field.u64()?)),
+            _ => Ok(()),
+        })?;
+        Ok(Self {
+            name: need(name, 1)?,
+            conn: need(conn, 2)?,
         })
     }
 }

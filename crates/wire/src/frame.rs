@@ -101,6 +101,8 @@ kinds! {
     DATAGRAM = 0x29;
     /// Data, agent, stream 0: [`crate::DataConnReady`].
     DATA_CONN_READY = 0x2a;
+    /// Data, agent: [`crate::Forward`], a stream to a private tunnel begins.
+    FORWARD = 0x2b;
 }
 
 impl std::fmt::Debug for FrameKind {

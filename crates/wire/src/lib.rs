@@ -20,7 +20,7 @@ mod message;
 mod stats;
 
 pub use admission::{AuthOk, FINISHED_FIELD, Hello, Verdict};
-pub use channel::{DataConnReady, Delivered, Reset, ResetReason, Start};
+pub use channel::{DataConnReady, Delivered, Forward, Reset, ResetReason, Start};
 pub use compression::{Compression, NoCompression};
 pub use field::{DecodeError, EncodeError, MAX_TEXT};
 pub use frame::{

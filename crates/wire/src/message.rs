@@ -31,6 +31,8 @@ pub enum TunnelKind {
     /// TLS connections, routed by the name that they ask for and passed on as
     /// they are.
     Tls,
+    /// Byte streams of other agents, by its name; the edge opens no door.
+    Private,
     /// A kind of a later version, by its number.
     Other(u8),
 }
@@ -42,6 +44,7 @@ impl TunnelKind {
             Self::Tcp => 2,
             Self::Udp => 3,
             Self::Tls => 4,
+            Self::Private => 5,
             Self::Other(number) => number,
         }
     }
@@ -52,6 +55,7 @@ impl TunnelKind {
             2 => Self::Tcp,
             3 => Self::Udp,
             4 => Self::Tls,
+            5 => Self::Private,
             other => Self::Other(other),
         }
     }

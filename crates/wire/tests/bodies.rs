@@ -41,7 +41,7 @@ fn open() -> impl Strategy<Value = Message> {
         Just(TunnelKind::Tcp),
         Just(TunnelKind::Tls),
         Just(TunnelKind::Udp),
-        (5u8..).prop_map(TunnelKind::Other),
+        (6u8..).prop_map(TunnelKind::Other),
         Just(TunnelKind::Other(0))
     ];
     let compression = prop_oneof![
@@ -194,7 +194,7 @@ proptest! {
         };
         let start = Start {
             tunnel: TunnelId(tunnel), conn: ConnId(conn), visitor, patience_ms: patience,
-            door: some.then_some(visitor), idle_ms: NonZeroU32::new(tunnel),
+            door: some.then_some(visitor), idle_ms: NonZeroU32::new(tunnel), forwarder: some.then_some(PublicKey([7; 32])),
         };
         let mut body = Vec::new();
         start.encode(&mut body);

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use adit_fuzz::{holds, target};
 use adit_model::{ConnId, InstanceId, LinkId, Psk, PublicKey, TunnelId, TunnelName};
 use adit_wire::{
-    AuthOk, Compression, Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Hello,
-    Message, OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState,
-    TunnelStatus, Verdict,
+    AuthOk, Compression, Counters, DataConnReady, Delivered, Drain, Forward, FrameKind, Heartbeat,
+    Hello, Message, OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind,
+    TunnelState, TunnelStatus, Verdict,
 };
 
 /// One byte of kind, then the body.
@@ -71,6 +71,13 @@ fn bodies() {
                 };
                 ready.encode(&mut out);
                 assert_eq!(DataConnReady::decode(&out), Ok(ready));
+            }
+            7 => {
+                let Ok(forward) = Forward::decode(body) else {
+                    return;
+                };
+                forward.encode(&mut out).expect("what decodes encodes");
+                assert_eq!(Forward::decode(&out), Ok(forward));
             }
             _ => {
                 if let Ok(verdict) = Verdict::decode(body) {
@@ -192,6 +199,7 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
         patience_ms: Start::PATIENCE_MS,
         door: None,
         idle_ms: None,
+        forwarder: None,
     };
     let reset = Reset {
         reason: ResetReason::TargetRefused,
@@ -220,6 +228,14 @@ fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
         (
             "ready",
             body(5, &|out| DataConnReady { conn: ConnId(12) }.encode(out)),
+        ),
+        (
+            "forward",
+            body(7, &|out| {
+                let name = TunnelName::parse("db").unwrap();
+                let conn = ConnId(13);
+                Forward { name, conn }.encode(out).unwrap();
+            }),
         ),
         (
             "verdict",

@@ -51,8 +51,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     );
     let remarks = Remarks::default();
     let config = settings::agent(Some(&file), &options, &remarks)?;
-    if config.tunnels.is_empty() {
-        let what = format!("{}: there is no [[tunnel]]", file.display());
+    if config.tunnels.is_empty() && config.forwards.is_empty() {
+        let what = format!(
+            "{}: there is no [[tunnel]] and no [[forward]]",
+            file.display()
+        );
         return Err(Failure::with(
             Code::CONFIG_MISSING,
             what,

@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod join;
 pub(crate) mod key;
 pub(crate) mod place;
+pub(crate) mod private;
 mod publish;
 pub(crate) mod secret;
 pub(crate) mod server;
@@ -36,6 +37,8 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Tcp(args) => tcp::run(&args),
         Command::Udp(args) => udp::run(&args),
         Command::Tls(args) => tcp::run_tls(&args),
+        Command::Private(args) => private::run(&args),
+        Command::Forward(args) => private::run_forward(&args),
         Command::Client(args) => client::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),

@@ -1,7 +1,7 @@
 //! What `adit http` and `adit tcp` have in common: one tunnel, published until
 //! a signal.
 
-use adit_agent::{Carries, Compression, TunnelSettings};
+use adit_agent::{By, Carries, Compression, TunnelSettings};
 use adit_model::{Code, TunnelName};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -10,15 +10,26 @@ use crate::failure::Failure;
 use crate::settings::{self, LogOptions, Options, Remarks};
 use crate::{Outcome, agent_seam, given};
 
-/// Options of every command that publishes one service.
+/// Options of every command that is an agent: its edge, its files, its log.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Publish {
+pub(crate) struct Reach {
     /// Join string of the edge: best by ADIT_EDGE, file:PATH or -
     #[arg(long, value_name = "STRING")]
     edge: Option<String>,
     /// PIN on the edge's terminal: best by ADIT_PIN, file:PATH or -
     #[arg(long, value_name = "PIN")]
     pin: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: AgentPlace,
+    #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+}
+
+/// Options of every command that publishes one service.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Publish {
     /// Refuse to share the name with other agents
     #[arg(long)]
     exclusive: bool,
@@ -27,18 +38,14 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "MODE", value_parser = modes())]
     compression: Option<Compression>,
     #[command(flatten)]
-    place: AgentPlace,
-    #[command(flatten)]
-    way: Way,
-    #[command(flatten)]
-    log: LogOptions,
+    pub(crate) reach: Reach,
 }
 
 fn modes() -> impl TypedValueParser<Value = Compression> {
     PossibleValuesParser::new(["off", "auto", "always"]).try_map(|word| word.parse::<Compression>())
 }
 
-impl Publish {
+impl Reach {
     /// Refuses a second option that is to be read from stdin, which has one
     /// first line. `more`: the command's own options that may be.
     ///
@@ -55,6 +62,35 @@ impl Publish {
         Ok(())
     }
 
+    /// What is given, as options of the configuration.
+    ///
+    /// # Errors
+    /// A secret cannot be read.
+    pub(crate) fn options(&self) -> Result<Options, Failure> {
+        let mut options = Options::default();
+        self.place.add_to(&mut options);
+        self.way.add_to(&mut options)?;
+        self.log.add_to(&mut options);
+        for (variable, short, option, value) in [
+            ("ADIT_AGENT_EDGE", "ADIT_EDGE", "--edge", &self.edge),
+            ("ADIT_AGENT_PIN", "ADIT_PIN", "--pin", &self.pin),
+        ] {
+            let value = given::secret(option, short, value.as_deref())?;
+            options.set(variable, option, value.as_ref().map(|value| value.as_str()));
+        }
+        Ok(options)
+    }
+}
+
+impl Publish {
+    /// As [`Reach::one_stdin`].
+    ///
+    /// # Errors
+    /// There are two.
+    pub(crate) fn one_stdin(&self, more: &[&Option<String>]) -> Outcome {
+        self.reach.one_stdin(more)
+    }
+
     /// Publishes a service until a signal.
     ///
     /// # Errors
@@ -63,7 +99,17 @@ impl Publish {
     pub(crate) fn run(&self, name: Option<&str>, carries: Carries, remarks: &Remarks) -> Outcome {
         let name = name.map(TunnelName::parse).transpose();
         let name = name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?;
-        let mut config = settings::agent(None, &self.options()?, remarks)?;
+        if let (
+            Some(_),
+            Carries::Bytes {
+                by: By::Agents(_), ..
+            },
+        ) = (self.compression, &carries)
+        {
+            let what = "--compression has no meaning here: agents seal a private tunnel themselves";
+            return Err(Failure::with(Code::USAGE, what, "leave it out"));
+        }
+        let mut config = settings::agent(None, &self.reach.options()?, remarks)?;
         if !config.agent.allowed_targets.may_lead_to(&carries) {
             let what = format!(
                 "the target is {}, which ADIT_AGENT_ALLOWED_TARGETS forbids",
@@ -78,21 +124,6 @@ impl Publish {
             exclusive: self.exclusive,
             compression: self.compression,
         }];
-        agent_seam::publish(config, self.log, remarks)
-    }
-
-    fn options(&self) -> Result<Options, Failure> {
-        let mut options = Options::default();
-        self.place.add_to(&mut options);
-        self.way.add_to(&mut options)?;
-        self.log.add_to(&mut options);
-        for (variable, short, option, value) in [
-            ("ADIT_AGENT_EDGE", "ADIT_EDGE", "--edge", &self.edge),
-            ("ADIT_AGENT_PIN", "ADIT_PIN", "--pin", &self.pin),
-        ] {
-            let value = given::secret(option, short, value.as_deref())?;
-            options.set(variable, option, value.as_ref().map(|value| value.as_str()));
-        }
-        Ok(options)
+        agent_seam::publish(config, self.reach.log, remarks)
     }
 }

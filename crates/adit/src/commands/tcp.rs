@@ -125,7 +125,7 @@ pub(super) fn remarks() -> Remarks {
     remarks
 }
 
-fn target(text: &str) -> Result<TcpTarget, Failure> {
+pub(crate) fn target(text: &str) -> Result<TcpTarget, Failure> {
     text.parse().map_err(|why| {
         let url = match &why {
             TargetError::NotBytes(_) => text.parse::<Target>().ok(),

@@ -170,6 +170,7 @@ fn agent_settings(join: &str, site: &Site, folder: &Path) -> Result<AgentSetting
     Ok(AgentSettings {
         join: Some(join),
         data: folder.join("agent"),
+        forwards: Vec::new(),
         tunnels: vec![TunnelSettings {
             name: Some(name),
             carries: Carries::http(target),

@@ -44,6 +44,7 @@ impl Agent {
             Arc::clone(&self.tunnels),
             Arc::clone(&self.teller),
             streams.clone(),
+            Arc::clone(&self.dial.identity),
         );
         let config = DialConfig {
             spots,

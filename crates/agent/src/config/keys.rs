@@ -2,22 +2,25 @@
 //! help. The parser, `adit config schema` and `docs/configuration.md` follow
 //! from it.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use adit_config::{
     Choice, Flag, Folder, Key, LOG_FORMAT, LOG_LEVEL, ListOf, Number, Parsed, SecretText,
     SectionSpec, Spec,
 };
-use adit_model::{Carrier, TunnelName};
+use adit_model::{Carrier, PublicKey, TunnelName};
 use adit_wire::Compression;
 
 use crate::allowed::{AllowedError, AllowedTarget};
 use crate::announce::ProxyProtocol;
+use crate::settings::{NoPeer, Peer};
 use crate::target::{HostHeader, Target, TargetError};
 
 /// The whole file.
 pub static SPEC: Spec = Spec {
     title: "client.toml",
     help: "What `adit client --config client.toml` reads: one agent, any number of tunnels.",
-    sections: &[&AGENT, &TUNNEL, &LOG],
+    sections: &[&AGENT, &TUNNEL, &FORWARD, &LOG],
 };
 
 /// `[agent]`.
@@ -94,6 +97,7 @@ pub static TUNNEL: SectionSpec = SectionSpec {
         &KIND,
         &TARGET,
         &PORT,
+        &PEERS,
         &PROXY_PROTOCOL,
         &HOST_HEADER,
         &INSECURE,
@@ -119,6 +123,7 @@ pub(super) enum Kind {
     Tcp,
     Udp,
     Tls,
+    Private,
 }
 
 pub(super) static KIND: Key<Choice<Kind>> = Key::or(
@@ -128,9 +133,10 @@ pub(super) static KIND: Key<Choice<Kind>> = Key::or(
         ("tcp", Kind::Tcp),
         ("udp", Kind::Udp),
         ("tls", Kind::Tls),
+        ("private", Kind::Private),
     ]),
     "\"http\"",
-    "What the tunnel carries: requests for a host name, the bytes or the datagrams of a public port, or TLS for a host name, passed on as it is.",
+    "What the tunnel carries: requests for a host name, the bytes or the datagrams of a public port, TLS for a host name, passed on as it is, or the bytes of other agents, through no public door.",
 );
 // As text, because each kind takes it its own way. What TCP takes is a part of
 // what HTTP takes.
@@ -150,6 +156,15 @@ pub(super) static PORT: Key<Number> = Key::optional(
     "port",
     Number::new(1, u16::MAX as u32),
     "With `kind = \"tcp\"` or `\"udp\"`: the public port on the edge. Default: one that the edge chooses.",
+);
+pub(super) static PEERS: Key<ListOf<Parsed<Peer>>> = Key::optional(
+    "peers",
+    ListOf(Parsed {
+        wanted: "an agent's key",
+        example: "ed25519:AbCd…",
+        parse: |text| text.parse().map_err(|_: NoPeer| String::new()),
+    }),
+    "With `kind = \"private\"`, which must have it: the agents that may come in, by the keys that `adit key show` prints there; `*` for all of the same owner.",
 );
 pub(super) static PROXY_PROTOCOL: Key<Choice<Option<ProxyProtocol>>> = Key::or(
     "proxy_protocol",
@@ -197,6 +212,50 @@ pub(super) static COMPRESSION: Key<Choice<Compression>> = Key::optional(
     ]),
     "Whether streams are compressed (LZ4) between agent and edge: never, where it is likely to pay, or each frame. Default: `auto` with `kind = \"tcp\"`, else `off`. A length tells of secrets that share a frame with text of an attacker's choice: leave it off where requests carry both.",
 );
+
+/// `[[forward]]`.
+pub static FORWARD: SectionSpec = SectionSpec {
+    name: "forward",
+    repeated: true,
+    help: "A local port that leads to a private tunnel of another agent.",
+    keys: &[&FORWARD_NAME, &FORWARD_LISTEN, &FORWARD_PEER],
+};
+pub(super) static FORWARD_NAME: Key<Parsed<TunnelName>> = Key::required(
+    "name",
+    Parsed {
+        wanted: "a name",
+        example: "db",
+        parse: |text| TunnelName::parse(text).map_err(|why| why.to_string()),
+    },
+    "The tunnel's name.",
+);
+pub(super) static FORWARD_LISTEN: Key<Parsed<SocketAddr>> = Key::required(
+    "listen",
+    Parsed {
+        wanted: "a port, or an address with a port",
+        example: "127.0.0.1:5432",
+        parse: |text| listen(text).ok_or_else(String::new),
+    },
+    "Where programs of this machine reach it; a port alone is one of 127.0.0.1.",
+);
+pub(super) static FORWARD_PEER: Key<Parsed<PublicKey>> = Key::required(
+    "peer",
+    Parsed {
+        wanted: "an agent's key",
+        example: "ed25519:AbCd…",
+        parse: |text| text.parse().map_err(|_| String::new()),
+    },
+    "The key of the agent that has the tunnel, as `adit key show` prints it there. Whoever else answers is refused.",
+);
+
+/// A local address: a port alone is one of the loopback interface.
+#[must_use]
+pub fn listen(text: &str) -> Option<SocketAddr> {
+    match text.parse::<u16>() {
+        Ok(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => text.parse().ok(),
+    }
+}
 
 /// `[log]`.
 pub static LOG: SectionSpec = SectionSpec {

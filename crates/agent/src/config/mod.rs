@@ -19,7 +19,7 @@ use adit_link::proxy::Proxy;
 use adit_model::{Carrier, JoinString};
 
 use crate::allowed::AllowedTargets;
-use crate::settings::TunnelSettings;
+use crate::settings::{ForwardSettings, TunnelSettings};
 
 /// The complete example that `adit config example client` prints.
 pub const EXAMPLE: &str = include_str!("../../../../examples/client.toml");
@@ -31,6 +31,8 @@ pub struct AgentConfig {
     pub agent: Agent,
     /// `[[tunnel]]`, no two of one name.
     pub tunnels: Vec<TunnelSettings>,
+    /// `[[forward]]`, no two of one address.
+    pub forwards: Vec<ForwardSettings>,
     /// `[log]`.
     pub log: Log,
 }

@@ -9,7 +9,7 @@ use adit_config::{
 use adit_link::proxy::Proxy;
 use adit_model::{Code, JoinError, JoinString, Pin};
 
-use super::tunnels::tunnels;
+use super::tunnels::{forwards, tunnels};
 use super::{Agent, AgentConfig, Log, keys};
 use crate::allowed::AllowedTargets;
 
@@ -19,11 +19,13 @@ pub(super) fn agent(input: Input<'_>) -> Result<AgentConfig, Mistakes> {
     let allowed = allowed(&document.section(&keys::AGENT));
     let agent = own(&document, allowed.clone());
     let tunnels = tunnels(&document, allowed.as_ref());
+    let forwards = forwards(&document);
     let log = log(&document.section(&keys::LOG));
     let config = (|| {
         Some(AgentConfig {
             agent: agent?,
             tunnels: tunnels?,
+            forwards: forwards?,
             log: log?,
         })
     })();

@@ -164,7 +164,7 @@ fn a_pin_that_is_not_there_yet_is_no_mistake() {
 #[test]
 fn the_example_is_right_and_complete() {
     let config = parse(EXAMPLE, &[]).unwrap();
-    assert_eq!(config.tunnels.len(), 4);
+    assert_eq!((config.tunnels.len(), config.forwards.len()), (5, 1));
     for section in keys::SPEC.sections {
         assert!(
             EXAMPLE.contains(&section.heading()),

@@ -10,7 +10,7 @@ use adit_model::{Code, TunnelName};
 
 use super::keys::{self, Kind};
 use crate::allowed::AllowedTargets;
-use crate::settings::{By, Carries, Login, TunnelSettings};
+use crate::settings::{By, Carries, ForwardSettings, Login, TunnelSettings};
 use crate::target::{Target, TcpTarget, UdpTarget};
 
 /// `None` when one of them is wrong. Without `allowed` no target is judged.
@@ -109,7 +109,7 @@ fn tunnel(
         Some(Kind::Http) => {
             misplaced(
                 section,
-                &["port", "proxy_protocol"],
+                &["port", "proxy_protocol", "peers"],
                 "http",
                 "remove it, or write kind = \"tcp\"",
             );
@@ -117,7 +117,7 @@ fn tunnel(
         }
         Some(Kind::Tcp) => {
             let help = "remove it: a TCP tunnel carries bytes as they are";
-            let keys = ["host_header", "insecure_target", "auth"];
+            let keys = ["host_header", "insecure_target", "auth", "peers"];
             misplaced(section, &keys, "tcp", help);
             bytes(document, section, "tcp")
         }
@@ -130,9 +130,22 @@ fn tunnel(
         }
         Some(Kind::Tls) => {
             let help = "remove it: a TLS tunnel is passed on by name as it is";
-            let keys = ["host_header", "insecure_target", "auth", "port"];
+            let keys = ["host_header", "insecure_target", "auth", "port", "peers"];
             misplaced(section, &keys, "tls", help);
             bytes(document, section, "tls")
+        }
+        Some(Kind::Private) => {
+            let help = "remove it: only other agents come in, and the edge reads nothing";
+            let keys = [
+                "host_header",
+                "insecure_target",
+                "auth",
+                "port",
+                "proxy_protocol",
+                "compression",
+            ];
+            misplaced(section, &keys, "private", help);
+            private(document, section)
         }
         // The other mistakes are told beside that of the kind.
         None => login(document, section).and(None),
@@ -223,6 +236,48 @@ fn datagrams(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> 
         target,
         port: port(section),
     })
+}
+
+/// Nobody comes in who is not named.
+fn private(document: &Document<'_>, section: &Section<'_>) -> Option<Carries> {
+    let carries = bytes(document, section, "private");
+    let peers = section.get(&keys::PEERS);
+    if !section.is_given("peers") {
+        let sentence = "a private tunnel has no `peers`: nobody could come in";
+        let help = "add peers = [\"ed25519:…\"], the keys that `adit key show` prints on the agents that may";
+        section.complain(Code::CONFIG_MISSING, "kind", sentence, Some(help));
+    }
+    let (peers, Carries::Bytes { target, .. }) = (peers?, carries?) else {
+        return None;
+    };
+    Some(Carries::Bytes {
+        target,
+        by: By::Agents(peers.into_iter().collect()),
+        proxy_protocol: None,
+    })
+}
+
+/// `None` when one of them is wrong.
+pub(super) fn forwards(document: &Document<'_>) -> Option<Vec<ForwardSettings>> {
+    let mut listens = Seen::new(document, "address", "listen");
+    let mut forwards = Some(Vec::new());
+    for section in document.sections(&keys::FORWARD) {
+        let name = section.get(&keys::FORWARD_NAME);
+        let listen = section.get(&keys::FORWARD_LISTEN);
+        let peer = section.get(&keys::FORWARD_PEER);
+        if let Some(listen) = listen.filter(|listen| listen.port() != 0) {
+            listens.add(&section, listen);
+        }
+        let forward = name
+            .zip(listen)
+            .zip(peer)
+            .map(|((name, listen), peer)| ForwardSettings { name, listen, peer });
+        match (&mut forwards, forward) {
+            (Some(all), Some(forward)) => all.push(forward),
+            (all, _) => *all = None,
+        }
+    }
+    forwards
 }
 
 /// The outer `None`: a mistake was recorded.

@@ -1,3 +1,4 @@
+use adit_link::Stream;
 use adit_link::tasks::Tasks;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

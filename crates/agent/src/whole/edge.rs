@@ -66,6 +66,7 @@ impl Joined {
             patience_ms: Start::PATIENCE_MS,
             door: None,
             idle_ms: None,
+            forwarder: None,
         };
         self.link.open(&start).await.unwrap()
     }

@@ -45,6 +45,7 @@ pub(crate) fn settings(join: Option<JoinString>, data: &Path, targets: &[String]
     AgentSettings {
         join,
         data: data.to_owned(),
+        forwards: Vec::new(),
         tunnels: targets.iter().map(tunnel).collect(),
         allowed_targets: AllowedTargets::default(),
         carriage: Carriage::default(),

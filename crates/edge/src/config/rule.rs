@@ -109,6 +109,7 @@ pub static AGENT: SectionSpec = SectionSpec {
         &AGENT_PORTS,
         &AGENT_UDP_PORTS,
         &AGENT_TUNNELS,
+        &AGENT_FORWARD,
         &AGENT_CONNECTIONS,
         &AGENT_BYTES,
     ],
@@ -146,6 +147,15 @@ static AGENT_TUNNELS: Key<Number> = Key::or(
     Number::new(0, 1_000_000).zero("no limit"),
     "0",
     "Most tunnels of it at a time.",
+);
+static AGENT_FORWARD: Key<ListOf<Parsed<TunnelName>>> = Key::optional(
+    "forward",
+    ListOf(Parsed {
+        wanted: "the name of a tunnel",
+        example: "db",
+        parse: |text| TunnelName::parse(text).map_err(|why| why.to_string()),
+    }),
+    "The private tunnels of other agents that it may reach (`adit forward`); empty: none. Default: all of its owner, as far as their agents let it in.",
 );
 static AGENT_CONNECTIONS: Key<Number> = Key::or(
     "connections",
@@ -282,11 +292,16 @@ fn agent(section: &Section<'_>) -> Option<AgentSpec> {
         })
     })();
     let max_tunnels = section.get(&AGENT_TUNNELS);
+    let forward = match section.get(&AGENT_FORWARD) {
+        None if section.is_given("forward") => None,
+        forward => Some(forward),
+    };
     Some(AgentSpec {
         key: section.get(&AGENT_KEY)?,
         ports: tcp_ports?,
         udp_ports: udp_ports?,
         max_tunnels: max_tunnels? as usize,
+        forward: forward?,
         rule: rule?,
     })
 }

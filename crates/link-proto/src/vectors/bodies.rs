@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use adit_model::{ConnId, Credential, Identity, JoinString, Psk, TunnelId, TunnelName};
 use adit_wire::{
-    Compression, Counters, DataConnReady, Delivered, Drain, FrameKind, Heartbeat, Message,
+    Compression, Counters, DataConnReady, Delivered, Drain, Forward, FrameKind, Heartbeat, Message,
     OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind, TunnelState,
     TunnelStatus,
 };
@@ -234,6 +234,7 @@ fn starts() -> Vec<Value> {
             patience_ms,
             door: door.map(|door| door.parse().unwrap()),
             idle_ms: NonZeroU32::new(idle),
+            forwarder: None,
         };
         start.encode(&mut body);
         row(FrameKind::START, &body, &fields)
@@ -280,6 +281,13 @@ fn other_bodies() -> Vec<Value> {
     .encode(&mut reset);
     let mut ready = Vec::new();
     DataConnReady { conn: ConnId(9) }.encode(&mut ready);
+    let mut forward = Vec::new();
+    let wish = Forward {
+        name: TunnelName::parse("db").unwrap(),
+        conn: ConnId(9),
+    };
+    wish.encode(&mut forward).unwrap();
+    let wanted = json!([[1, "text", "db"], [2, "u64", 9]]);
     let keys = json!([[1, "u32", 1], [2, "bytes", hex(share)]]);
     vec![
         message(&Message::Rekey { epoch: 1, share }, &keys),
@@ -291,6 +299,7 @@ fn other_bodies() -> Vec<Value> {
             &json!([[1, "u8", 2], [2, "u8", 0]]),
         ),
         row(FrameKind::DATA_CONN_READY, &ready, &json!([[1, "u64", 9]])),
+        row(FrameKind::FORWARD, &forward, &wanted),
     ]
 }
 

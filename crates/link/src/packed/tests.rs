@@ -67,6 +67,7 @@ async fn stream(compression: Compression) -> (Stream, Edge, Arc<Counters>) {
         patience_ms: Start::PATIENCE_MS,
         door: None,
         idle_ms: None,
+        forwarder: None,
     }
     .encode(&mut start);
     edge.say(FrameKind::START, 0, &start).await;

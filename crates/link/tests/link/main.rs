@@ -317,6 +317,7 @@ fn start(tunnel: u32) -> Start {
         patience_ms: 10_000,
         door: None,
         idle_ms: None,
+        forwarder: None,
     }
 }
 
@@ -324,6 +325,7 @@ fn start(tunnel: u32) -> Start {
 fn flow(tunnel: u32) -> Start {
     Start {
         idle_ms: NonZeroU32::new(60_000),
+        forwarder: None,
         ..start(tunnel)
     }
 }

@@ -145,6 +145,7 @@ impl Edge {
             patience_ms: Start::PATIENCE_MS,
             door: None,
             idle_ms: None,
+            forwarder: None,
         };
         let (mut body, mut out) = (Vec::new(), Vec::new());
         start.encode(&mut body);

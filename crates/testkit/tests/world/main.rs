@@ -10,6 +10,7 @@ mod link;
 mod network;
 mod odd;
 mod peers;
+mod private;
 mod rules;
 mod tcp;
 mod tcp_faults;

@@ -1,0 +1,238 @@
+//! Local doors to private tunnels of other agents.
+//!
+//! Each door listens on this machine. For each connection the edge is asked for
+//! a stream to the tunnel, inside which this agent and the other one prove to
+//! each other who they are; only then do bytes pass, sealed between the two.
+//!
+//! Invariant: a connection that does not come through, or breaks off, is reset,
+//! never ended in order.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use adit_link::socket::suites;
+use adit_link::tasks::Tasks;
+use adit_link::{ForwardError, Forwards, PeerFailure, PeerStream, StreamError, entropy};
+use adit_link_proto::{PeerError, PeerForwarder, PeerFresh};
+use adit_model::{Code, ConnId, Identity};
+use adit_wire::{Forward, ResetReason};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::error::AgentError;
+use crate::events::{AgentEvent, Teller};
+use crate::local::Local;
+use crate::pump::{Broken, pump};
+use crate::settings::ForwardSettings;
+
+/// How long a connection waits for a link that is on its way back.
+const WAIT_TIME: Duration = Duration::from_secs(5);
+/// Connections of one door at a time.
+const MOST: usize = 4096;
+/// Pause after a failed accept: descriptors may be free then.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A cause is told at most this often, a new one at once.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// A local port that listens.
+pub(crate) struct Door {
+    settings: ForwardSettings,
+    listener: TcpListener,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Door {
+    /// Opens the local ports.
+    ///
+    /// # Errors
+    /// [`AgentError::Listen`] for the first that cannot be opened.
+    pub(crate) async fn open(all: Vec<ForwardSettings>) -> Result<Vec<Self>, AgentError> {
+        let mut doors = Vec::with_capacity(all.len());
+        for settings in all {
+            let listener = TcpListener::bind(settings.listen).await;
+            let opened = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let (address, listener) = opened.map_err(|why| AgentError::Listen {
+                address: settings.listen,
+                why,
+            })?;
+            doors.push(Self {
+                settings,
+                listener,
+                address,
+            });
+        }
+        Ok(doors)
+    }
+
+    /// What is told of it once the edge is reached.
+    pub(crate) fn live(&self) -> AgentEvent {
+        AgentEvent::Live {
+            tunnel: self.settings.name.clone(),
+            url: format!("tcp://{}", self.address),
+            target: format!("{} of {}", self.settings.name, self.settings.peer),
+        }
+    }
+
+    /// Serves its connections until the tasks are stopped.
+    pub(crate) fn serve(self, with: &With, tasks: &Tasks) {
+        let open = Arc::new(Open {
+            settings: self.settings,
+            with: with.clone(),
+            next: AtomicU64::new(1),
+            reported: Mutex::new(None),
+        });
+        let (listener, of_streams) = (self.listener, tasks.clone());
+        let places = Arc::new(Semaphore::new(MOST));
+        tasks.spawn_until_stopped(async move {
+            loop {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    return;
+                };
+                let Ok((socket, _)) = listener.accept().await else {
+                    sleep(PAUSE).await;
+                    continue;
+                };
+                let open = Arc::clone(&open);
+                of_streams.spawn_until_stopped(async move {
+                    open.serve(socket).await;
+                    drop(place);
+                });
+            }
+        });
+    }
+}
+
+/// What all doors share.
+#[derive(Clone)]
+pub(crate) struct With {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) teller: Arc<Teller>,
+    /// The live link, if there is one.
+    pub(crate) links: watch::Receiver<Option<Forwards>>,
+}
+
+struct Open {
+    settings: ForwardSettings,
+    with: With,
+    next: AtomicU64,
+    reported: Mutex<Option<(Instant, Code)>>,
+}
+
+/// Why a connection did not come through: for people.
+struct Failed(Code, String);
+
+impl Open {
+    async fn serve(&self, socket: TcpStream) {
+        // Best effort: it only makes small answers faster.
+        let _ = socket.set_nodelay(true);
+        // Reset when it is dropped before its end.
+        let local = Local::from(socket);
+        match self.connect().await {
+            Ok((stream, _place)) => {
+                let (carried, _) = pump(stream, local).await;
+                let name = &self.settings.name;
+                match carried.broken {
+                    // Its agent could not lead it to its service.
+                    Some(Broken::Visitor(error)) if carried.to_visitor == 0 => {
+                        self.report(self.failed(&error.into()));
+                    }
+                    Some(broken) => {
+                        tracing::debug!(%name, ?broken, "a forwarded connection broke off");
+                    }
+                    None => {}
+                }
+            }
+            Err(failed) => self.report(failed),
+        }
+    }
+
+    async fn connect(&self) -> Result<(PeerStream, adit_link::Place), Failed> {
+        let mut links = self.with.links.clone();
+        let link = timeout(WAIT_TIME, links.wait_for(Option::is_some)).await;
+        let link = link.ok().and_then(Result::ok).and_then(|link| link.clone());
+        let link = link.ok_or_else(|| {
+            let why = "there is no link to the edge now";
+            Failed(Code::LINK_LOST, why.to_owned())
+        })?;
+        let wish = Forward {
+            name: self.settings.name.clone(),
+            conn: ConnId(self.next.fetch_add(1, Ordering::Relaxed)),
+        };
+        let opened = link.open(&wish).await.map_err(|error| match error {
+            ForwardError::Gone => Failed(Code::LINK_LOST, error.to_string()),
+            other => Failed(Code::FORWARD_REFUSED, other.to_string()),
+        })?;
+        let handshake = self.handshake().map_err(|error| {
+            let why = format!("no handshake could begin: {error}");
+            Failed(Code::RUNTIME_FAILED, why)
+        })?;
+        let met = PeerStream::connect(opened.stream, handshake).await;
+        let stream = met.map_err(|failure| self.failed(&failure))?;
+        Ok((stream, opened.place))
+    }
+
+    fn handshake(&self) -> std::io::Result<PeerForwarder> {
+        let fresh = PeerFresh {
+            ephemeral: entropy::random()?,
+            nonce: entropy::random()?,
+        };
+        let ForwardSettings { name, peer, .. } = &self.settings;
+        let identity = Arc::clone(&self.with.identity);
+        let started = PeerForwarder::start(name.clone(), *peer, identity, fresh, suites());
+        started.map_err(std::io::Error::other)
+    }
+
+    fn failed(&self, failure: &PeerFailure) -> Failed {
+        let name = &self.settings.name;
+        let own = self.with.identity.public();
+        match failure {
+            PeerFailure::Proof(wrong @ PeerError::WrongPeer { .. }) => Failed(
+                Code::WRONG_PEER,
+                format!("{wrong}: ask the owner of {name} for its key (adit key show)"),
+            ),
+            PeerFailure::Refused => Failed(
+                Code::PEER_REFUSED,
+                format!("the agent of {name} does not let this one in: it needs --peer {own}"),
+            ),
+            PeerFailure::Stream(StreamError::Reset { reason, .. }) => {
+                let why = match reason {
+                    ResetReason::NoSuchTunnel => format!(
+                        "the edge has no private tunnel {name} for this agent: \
+                         is its agent running, and of the same owner?"
+                    ),
+                    ResetReason::TargetUnreachable => {
+                        format!("no agent of {name} took the connection")
+                    }
+                    ResetReason::TargetRefused => format!("the service behind {name} refused"),
+                    ResetReason::TooMany => {
+                        format!("{name} has as many visitors as its edge allows")
+                    }
+                    other => format!("{name} gave up: {other:?}"),
+                };
+                Failed(Code::FORWARD_REFUSED, why)
+            }
+            other => Failed(Code::FORWARD_REFUSED, format!("{name}: {other}")),
+        }
+    }
+
+    fn report(&self, Failed(code, text): Failed) {
+        let now = Instant::now();
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = reported
+            .is_some_and(|(at, known)| known == code && now.duration_since(at) < REPORT_EVERY);
+        if known {
+            return;
+        }
+        *reported = Some((now, code));
+        drop(reported);
+        self.with.teller.tell(AgentEvent::TunnelTrouble {
+            tunnel: self.settings.name.clone(),
+            code: code.number,
+            text,
+        });
+    }
+}

@@ -1,0 +1,237 @@
+//! Private tunnels: streams from agent to agent, through no public door.
+//!
+//! An agent asks for a tunnel by its name. Who may not have it, and for what
+//! cause, learns one answer. Otherwise a backend of the name is offered the
+//! stream, the next one where it does not take it, and then bytes are handed
+//! on unread: the two agents have sealed them between each other.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use adit_link::edge::{EdgeLink, OpenError};
+use adit_link::tasks::Tasks;
+use adit_link::{Asked, Channel, Stream, StreamError};
+use adit_model::TunnelName;
+use adit_wire::{Delivered, ResetReason, TunnelKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::backend::{Backend, BackendId, Serving};
+use crate::metrics::{Direction, Metrics};
+use crate::registry::{Picked, Registry};
+use crate::relay::{Relay, Side};
+use crate::rules::{Rules, Visit};
+
+/// Most backends that one stream is tried on.
+const MAX_TRIES: usize = 4;
+/// How long a forwarder waits for an agent that is on its way back.
+const WAIT_TIME: Duration = Duration::from_secs(5);
+
+/// What all streams between agents share.
+pub(crate) struct PrivateDoor {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// One for each visitor of any door.
+    pub(crate) places: Arc<Semaphore>,
+    /// Owner of streams and of channels on their way home.
+    pub(crate) tasks: Tasks,
+}
+
+/// A stream that a backend has taken.
+struct Taken {
+    backend: Arc<Backend>,
+    stream: Stream,
+    _visits: [Option<Visit>; 2],
+    _place: OwnedSemaphorePermit,
+}
+
+impl PrivateDoor {
+    /// Serves a channel that an agent has dialled for a stream of its own, in
+    /// a task of its own.
+    pub(crate) fn serve(self: &Arc<Self>, link: &Arc<EdgeLink>, channel: Channel) {
+        let (door, link) = (Arc::clone(self), Arc::clone(link));
+        self.tasks.spawn_until_stopped(async move {
+            match link.take_forward(channel).await {
+                Ok(asked) => door.answer(&link, asked).await,
+                Err(OpenError::Gone) => {}
+                Err(error) => tracing::debug!(link = %link.facts().id, %error, "no stream"),
+            }
+        });
+    }
+
+    async fn answer(&self, link: &Arc<EdgeLink>, asked: Asked) {
+        let name = asked.forward().name.clone();
+        let agent = link.facts().identity;
+        let found = self.find(link, &name).await;
+        match found {
+            Ok(taken) => match asked.accept() {
+                Ok(forwarder) => self.carry(forwarder, taken).await,
+                Err(_) => taken.stream.reset(ResetReason::Cancelled, Delivered::None),
+            },
+            Err(reason) => {
+                tracing::info!(%agent, %name, ?reason, "no private tunnel for an agent");
+                self.metrics.private.refused.add(1);
+                asked.refuse(reason).await;
+            }
+        }
+    }
+
+    /// Finds a backend for an agent that may have it.
+    async fn find(&self, link: &EdgeLink, name: &TunnelName) -> Result<Taken, ResetReason> {
+        let facts = link.facts();
+        let own = self.rules.agent(&facts.identity);
+        let listed = own.and_then(|own| own.forward.as_ref());
+        let permitted = listed.is_none_or(|names| names.contains(name));
+        // A rule is made for names that are there.
+        if !permitted || !self.registry.may_reach(facts.id, name) {
+            return Err(ResetReason::NoSuchTunnel);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| ResetReason::TooMany)?;
+        let (now, ip) = (Instant::now().into_std(), facts.peer.ip());
+        let rule = self.rules.of(name, now);
+        let visit = rule.as_ref().map(|rule| rule.enter(ip, now));
+        let visit = visit.transpose().map_err(|refused| {
+            self.metrics.limits.by_rule.of(refused).add(1);
+            ResetReason::TooMany
+        })?;
+        let (backend, stream, agent_visit) = self.begin(link, name).await?;
+        Ok(Taken {
+            backend,
+            stream,
+            _visits: [visit, agent_visit],
+            _place: place,
+        })
+    }
+
+    async fn begin(
+        &self,
+        link: &EdgeLink,
+        name: &TunnelName,
+    ) -> Result<(Arc<Backend>, Stream, Option<Visit>), ResetReason> {
+        let facts = link.facts();
+        let (mut tried, mut offers) = (Vec::new(), 0);
+        while offers < MAX_TRIES {
+            let Some(backend) = self.pick(name, &tried).await else {
+                break;
+            };
+            tried.push(backend.id());
+            let alone = !self.registry.has_other(name, &tried);
+            let now = Instant::now().into_std();
+            let entered = backend.agent_rule();
+            let entered = entered.map(|rule| rule.enter(facts.peer.ip(), now));
+            let agent_visit = match entered.transpose() {
+                Ok(visit) => visit,
+                Err(refused) => {
+                    self.metrics.limits.by_rule.of(refused).add(1);
+                    continue;
+                }
+            };
+            offers += 1;
+            let offered = async {
+                let opened = backend.open_for(facts.peer, facts.identity, alone);
+                let mut stream = opened.await.map_err(|error| error.to_string())?;
+                let taken = poll_fn(|cx| poll_taken(&mut stream, cx)).await;
+                taken.map_err(|error| error.to_string())?;
+                Ok::<_, String>(stream)
+            };
+            match offered.await {
+                Ok(stream) => return Ok((backend, stream, agent_visit)),
+                // Not one byte has gone out: the next one may be asked.
+                Err(error) => {
+                    backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+                    let backend = backend.label();
+                    tracing::info!(%backend, error, "backend did not take a stream");
+                }
+            }
+        }
+        Err(ResetReason::TargetUnreachable)
+    }
+
+    /// The next backend; waits for the first one, when the name is kept for an
+    /// agent that lost its link.
+    async fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Option<Arc<Backend>> {
+        let until = Instant::now() + WAIT_TIME;
+        loop {
+            let mut opened = pin!(self.registry.next_opened());
+            opened.as_mut().enable();
+            match self.registry.pick(TunnelKind::Private, name, tried) {
+                Picked::Backend(backend) => return Some(backend),
+                Picked::Empty if tried.is_empty() => {
+                    timeout_at(until, opened).await.ok()?;
+                }
+                Picked::Empty | Picked::Unknown => return None,
+            }
+        }
+    }
+
+    /// Bytes both ways.
+    async fn carry(&self, forwarder: Stream, taken: Taken) {
+        let Taken {
+            backend,
+            stream,
+            _visits,
+            _place,
+        } = taken;
+        let _serving = Serving::begin(&backend);
+        let metrics = &self.metrics.private;
+        metrics.streams.add(1);
+        let _open = metrics.open.hold();
+        let mut relay = Relay::new(forwarder, stream)
+            .paced(backend.rule().cloned())
+            .paced(backend.agent_rule().cloned());
+        let mut told = (0, 0);
+        let end = poll_fn(|cx| {
+            let end = relay.poll(cx);
+            let (received, sent) = (relay.received - told.0, relay.sent - told.1);
+            if received + sent > 0 {
+                told = (relay.received, relay.sent);
+                backend.traffic.moved(received, sent);
+                metrics.bytes.of(Direction::In).add(received);
+                metrics.bytes.of(Direction::Out).add(sent);
+            }
+            end
+        })
+        .await;
+        match end {
+            Ok(()) => {
+                relay.forwarder.retire(&self.tasks);
+                relay.target.retire(&self.tasks);
+            }
+            Err(broken) => {
+                if broken.side == Side::Target {
+                    backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+                }
+                let (reason, some) = (broken.reason, Delivered::Some);
+                relay.forwarder.reset(reason, some);
+                relay.target.reset(reason, some);
+            }
+        }
+    }
+}
+
+/// Ready when the backend has taken the stream.
+fn poll_taken(
+    stream: &mut Stream,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Result<(), StreamError>> {
+    loop {
+        if let Poll::Ready(sent) = stream.poll_flush(cx) {
+            sent?;
+        }
+        let found = stream.poll_fill(cx);
+        if stream.accepted() {
+            return Poll::Ready(Ok(()));
+        }
+        match found {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
