@@ -230,6 +230,11 @@ impl Admission {
         psk.is_some_and(|psk| knock.fits(&PskKeys::new(&psk), &self.identity().public()))
     }
 
+    /// Whether an id names a secret of this edge now.
+    pub(crate) fn names_secret(&self, id: SecretId) -> bool {
+        lock(&self.secrets).find(id).is_some()
+    }
+
     /// Counts a failed proof that was found elsewhere: a channel header's, or a
     /// first message that never came.
     pub fn note_failure(&self, failure: ProofFailure, from: IpAddr, now: Instant) {

@@ -204,7 +204,7 @@ pub(crate) fn parts(
     let registry = Registry::new(registry_rules(config, Arc::clone(&rules)));
     let counters = Arc::new(Counters::default());
     let url_pattern = url_pattern(config, at);
-    let reached = Reached::at(config, at.link, at.quic);
+    let reached = Reached::at(config, at.link, at.quic, at.https);
     let visitors = Visitors::new(config, &registry, &rules, &limits);
     let streams = visitors.streams(config, ground);
     let [ports, udp_ports] = visitors.ports(config, ground, at, &streams);

@@ -15,6 +15,7 @@ pub mod api;
 mod assemble;
 pub mod auth;
 pub mod backend;
+mod bound;
 mod carry;
 pub mod config;
 pub mod control;
@@ -45,6 +46,7 @@ pub mod transport;
 mod tunnels;
 mod udp;
 mod visitor;
+mod websocket;
 
 pub use reached::Reached;
 pub use serve::{Edge, Facts, StartError};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use adit_model::{Carrier, CarrierDoor, Credential, JoinString, PublicKey};
 
-use crate::config::EdgeConfig;
+use crate::config::{EdgeConfig, PublicUrl};
 
 /// Where agents reach an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,17 @@ impl Reached {
     /// As the configuration says it.
     #[must_use]
     pub fn configured(config: &EdgeConfig) -> Self {
-        Self::at(config, config.doors.link, config.doors.quic)
+        let doors = &config.doors;
+        Self::at(config, doors.link, doors.quic, doors.https)
     }
 
     /// Where the configuration says, else where the doors stand.
-    pub(crate) fn at(config: &EdgeConfig, link: SocketAddr, quic: Option<SocketAddr>) -> Self {
+    pub(crate) fn at(
+        config: &EdgeConfig,
+        link: SocketAddr,
+        quic: Option<SocketAddr>,
+        https: Option<SocketAddr>,
+    ) -> Self {
         let public = config.server.public.as_deref();
         let mut doors = Vec::new();
         if let Some(quic) = quic {
@@ -34,6 +40,14 @@ impl Reached {
             doors.push(CarrierDoor {
                 carrier: Carrier::Quic,
                 port: outside.unwrap_or(quic.port()),
+            });
+        }
+        // The owner's own TLS proxy passes WebSockets on as well.
+        let web = config.server.url.as_ref().and_then(PublicUrl::https_port);
+        if let Some(port) = web.or(https.map(|https| https.port())) {
+            doors.push(CarrierDoor {
+                carrier: Carrier::WebSocket,
+                port,
             });
         }
         doors.retain(|door| door.port > 0);

@@ -29,6 +29,7 @@ use adit_wire::{Drain, Message};
 
 use crate::admission::Admission;
 use crate::assemble::{self, Ground, Parts};
+use crate::bound::Bound;
 use crate::config::EdgeConfig;
 use crate::http::{HttpDoor, serve_connection};
 use crate::https::HttpsDoor;
@@ -38,9 +39,9 @@ use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
 use crate::sni::ByName;
 use crate::state::{StateError, Store};
-use crate::status::At;
 use crate::tcp::{TcpDoor, To};
 use crate::tls::GenerateError;
+use crate::websocket::ByWebSocket;
 use crate::{api, control, keep, link, listen, quic};
 
 /// After the drain what is still open is cut; this long for that.
@@ -150,90 +151,6 @@ pub struct Edge {
     workers: Workers,
 }
 
-type Listeners = Vec<std::net::TcpListener>;
-
-/// The listeners of all doors, bound before anything is served.
-struct Bound {
-    http: Listeners,
-    tls: Listeners,
-    https: Listeners,
-    link: Listeners,
-    quic: Option<std::net::UdpSocket>,
-    api: Option<std::net::TcpListener>,
-}
-
-impl Bound {
-    fn open(config: &EdgeConfig, workers: usize) -> Result<Self, StartError> {
-        let doors = &config.doors;
-        let api = doors
-            .api
-            .map(|address| bind("API", address, 1))
-            .transpose()?;
-        let link = bind("link", doors.link, workers)?;
-        Ok(Self {
-            http: bind("HTTP", doors.http, workers)?,
-            tls: doors
-                .tls
-                .map_or(Ok(Vec::new()), |address| bind("TLS", address, workers))?,
-            https: doors
-                .https
-                .map_or(Ok(Vec::new()), |address| bind("HTTPS", address, workers))?,
-            quic: doors
-                .quic
-                .map(|address| bind_quic(address, &link))
-                .transpose()?,
-            link,
-            api: api.and_then(|mut listeners| listeners.pop()),
-        })
-    }
-}
-
-/// A free port is the link door's number, where UDP has it free too.
-fn bind_quic(
-    address: SocketAddr,
-    link: &[std::net::TcpListener],
-) -> Result<std::net::UdpSocket, StartError> {
-    let twin = link.first().and_then(|link| link.local_addr().ok());
-    let twin = twin.filter(|_| address.port() == 0);
-    let beside = twin.and_then(|link| {
-        let address = SocketAddr::new(address.ip(), link.port());
-        quic::bind(address).ok()
-    });
-    let bound = beside.map_or_else(|| quic::bind(address), Ok);
-    bound.map_err(|error| StartError::Bind {
-        door: "QUIC",
-        address,
-        error,
-    })
-}
-
-fn bind(
-    door: &'static str,
-    address: SocketAddr,
-    count: usize,
-) -> Result<Vec<std::net::TcpListener>, StartError> {
-    listen::bind(address, count).map_err(|error| StartError::Bind {
-        door,
-        address,
-        error,
-    })
-}
-
-fn local(
-    door: &'static str,
-    listeners: &[std::net::TcpListener],
-    address: SocketAddr,
-) -> Result<SocketAddr, StartError> {
-    let first = listeners.first().ok_or(io::ErrorKind::NotFound.into());
-    first
-        .and_then(std::net::TcpListener::local_addr)
-        .map_err(|error| StartError::Bind {
-            door,
-            address,
-            error,
-        })
-}
-
 impl Edge {
     /// Opens the data folder and every door.
     ///
@@ -246,17 +163,7 @@ impl Edge {
             .map_or_else(default_count, usize::from);
         let (store, seen) = Store::open(&config.server.data, config.admission.secret.clone())?;
         let bound = Bound::open(&config, count)?;
-        let http = local("HTTP", &bound.http, config.doors.http)?;
-        let link = local("link", &bound.link, config.doors.link)?;
-        let tls = config.doors.tls;
-        let tls = tls.map(|tls| local("TLS", &bound.tls, tls)).transpose()?;
-        let https = config.doors.https;
-        let https = https.map(|https| local("HTTPS", &bound.https, https));
-        let https = https.transpose()?;
-        let quic = bound.quic.as_ref().map(std::net::UdpSocket::local_addr);
-        let quic = quic.transpose().map_err(StartError::Worker)?;
-        let api = bound.api.as_ref().map(std::net::TcpListener::local_addr);
-        let api = api.transpose().map_err(StartError::Worker)?;
+        let at = bound.at(&config)?;
         let workers = Workers::start("adit", count).map_err(StartError::Worker)?;
         let ground = Ground {
             workers: workers.handles().to_vec(),
@@ -264,14 +171,6 @@ impl Edge {
             seldom: Arc::default(),
             doors: Tasks::new(),
             streams: Tasks::new(),
-        };
-        let at = At {
-            http,
-            tls,
-            https,
-            link,
-            quic,
-            api,
         };
         let parts = assemble::parts(&config, (Arc::new(store), seen), &at, &ground)?;
         let edge = Self {
@@ -337,6 +236,11 @@ impl Edge {
         let stop = || self.keepers.stopping().clone();
         // Fails while nothing is open yet.
         control::listen(&self.keepers, Arc::clone(&parts.control)).map_err(StartError::Control)?;
+        let by_web = ByWebSocket {
+            door: Arc::clone(&parts.link),
+            links: self.links.clone(),
+        };
+        parts.http.set_link_upgrade(Arc::new(by_web));
         self.open_public(&mut bound, &parts, ground);
         for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
             let door = Arc::clone(&parts.link);

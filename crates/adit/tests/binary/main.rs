@@ -9,6 +9,7 @@
     reason = "code for tests alone, where a panic is how a test fails"
 )]
 
+mod carriers;
 mod chaos;
 mod codes;
 mod demo;

@@ -14,12 +14,12 @@ use crate::lab::{Lab, Running, get};
 
 const LINK: u16 = 7400;
 const API: u16 = 9090;
-const PORT: u16 = 2222;
+pub(crate) const PORT: u16 = 2222;
 
 /// An edge at one end with one TCP port, an agent at the other.
-struct Apart {
-    lab: Lab,
-    network: Network,
+pub(crate) struct Apart {
+    pub(crate) lab: Lab,
+    pub(crate) network: Network,
     edge: Running,
 }
 
@@ -29,7 +29,7 @@ impl Apart {
     }
 
     /// With more keys of `[doors]` and more tables.
-    fn with(doors: &str, tables: &str) -> Self {
+    pub(crate) fn with(doors: &str, tables: &str) -> Self {
         let lab = Lab::new();
         let network = Network::new(&["home", "edge", "stranger"]);
         let end = network.end("edge");
@@ -48,18 +48,14 @@ impl Apart {
         Self { lab, network, edge }
     }
 
-    fn end(&self, name: &str) -> &End {
+    pub(crate) fn end(&self, name: &str) -> &End {
         self.network.end(name)
     }
 
     /// Starts an agent at home and waits until its tunnel is live. `before`
     /// are words of shell in front of it.
     fn agent(&self, before: &str, target: &str) -> Running {
-        let said = |flag| {
-            let said = self.lab.run(&["server", flag, "--config", "server.toml"]);
-            said.done().trim().to_owned()
-        };
-        let (join, pin) = (said("--print-join"), said("--print-pin"));
+        let (join, pin) = (self.said("--print-join"), self.said("--print-pin"));
         let agent = self.lab.start_in(
             &format!(
                 "exec {} {before} \"$0\" \"$@\"",
@@ -72,12 +68,18 @@ impl Apart {
         agent
     }
 
+    /// What the edge prints for `adit server` with this flag.
+    pub(crate) fn said(&self, flag: &str) -> String {
+        let said = self.lab.run(&["server", flag, "--config", "server.toml"]);
+        said.done().trim().to_owned()
+    }
+
     /// A visitor beside the edge.
-    fn visit(&self) -> Socket {
+    pub(crate) fn visit(&self) -> Socket {
         self.end("edge").inside(|| Socket::dial(local(PORT)))
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let api = local(API);
         let (_, page) = self
             .end("edge")
@@ -88,7 +90,7 @@ impl Apart {
     }
 }
 
-fn inside(lab: &Lab, end: &End, words: &[&str], variables: &[(&str, &str)]) -> Running {
+pub(crate) fn inside(lab: &Lab, end: &End, words: &[&str], variables: &[(&str, &str)]) -> Running {
     let shell = format!("exec {} \"$0\" \"$@\"", end.words().join(" "));
     lab.start_in(&shell, words, variables)
 }
@@ -98,14 +100,14 @@ fn local(port: u16) -> SocketAddr {
 }
 
 /// Says hello, then gives everything back.
-fn echo(mut socket: Socket) {
+pub(crate) fn echo(mut socket: Socket) {
     socket.send("hello\n");
     // How it ends is the visitor's affair.
     drop(std::io::copy(&mut socket.stream(), &mut socket.stream()));
 }
 
 /// So many bytes go to the service and come back through one visitor.
-fn there_and_back(visitor: &mut Socket, size: usize) {
+pub(crate) fn there_and_back(visitor: &mut Socket, size: usize) {
     let sent: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
     let copy = sent.clone();
     let mut writer = visitor.stream().try_clone().unwrap();

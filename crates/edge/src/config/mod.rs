@@ -7,6 +7,7 @@
 
 mod auth;
 mod certificate;
+mod door_keys;
 pub mod keys;
 mod limit_keys;
 mod read;
