@@ -113,8 +113,8 @@ async fn run(bytes: &[u8], evil: Evil) -> Seen {
     let (far, other) = pair().await;
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    let up = tokio::spawn(carry(near_read, far_write, evil));
-    let down = tokio::spawn(carry(far_read, near_write, Evil::Nothing));
+    let up = carry(near_read, far_write, evil);
+    let down = carry(far_read, near_write, Evil::Nothing);
     let name = TunnelName::parse("db").unwrap();
     let wanted = identity(2).public();
     let forwarder =
@@ -140,9 +140,8 @@ async fn run(bytes: &[u8], evil: Evil) -> Seen {
         said.map_err(|error| error.to_string())?;
         Ok(heard)
     };
-    let (sent, came) = tokio::join!(sending, hearing);
-    let mut wire = up.await.unwrap();
-    wire.extend(down.await.unwrap());
+    let (sent, came, mut wire, answered) = tokio::join!(sending, hearing, up, down);
+    wire.extend(answered);
     Seen {
         sent,
         came,

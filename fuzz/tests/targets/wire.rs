@@ -168,6 +168,7 @@ fn stats() -> Stats {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
     let body = |which: u8, write: &dyn Fn(&mut Vec<u8>)| {
         let mut input = vec![which];
