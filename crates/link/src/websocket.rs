@@ -27,6 +27,9 @@ use crate::carrier::{Socket, Wire};
 const MAX_MESSAGE: usize = 256 * 1024;
 /// Bytes that go out in one message.
 const CHUNK: usize = 64 * 1024;
+/// Bytes that may wait to be sent: a message that waits, one behind it, and
+/// answers to pings. A peer that pings and reads nothing gets no more of them.
+const MAX_WAITING: usize = 3 * CHUNK;
 
 /// What a WebSocket runs over.
 pub trait Base: AsyncRead + AsyncWrite + Send + Sync + Unpin {
@@ -60,6 +63,7 @@ fn settings() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
         .write_buffer_size(CHUNK)
+        .max_write_buffer_size(MAX_WAITING)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
 }
@@ -198,7 +202,42 @@ fn to_io(error: WebError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
     use super::*;
+
+    impl Base for DuplexStream {
+        fn abort(&mut self) {}
+    }
+
+    #[tokio::test]
+    async fn pings_of_a_peer_that_reads_nothing_fill_no_memory() {
+        const PINGS: usize = 10_000;
+        let (mut peer, ours) = duplex(1024);
+        let mut socket = taken(ours, Vec::new()).await;
+        // Masked with zeros, 125 bytes each; a message ends the flood.
+        let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+        ping.resize(6 + 125, 7);
+        let flood = async {
+            for _ in 0..PINGS {
+                peer.write_all(&ping).await.unwrap();
+            }
+            let last = [0x82, 0x81, 0, 0, 0, 0, b'x'];
+            peer.write_all(&last).await.unwrap();
+        };
+        let mut byte = [0];
+        let (read, ()) = tokio::join!(socket.read_exact(&mut byte), flood);
+        assert_eq!((read.unwrap(), byte), (1, *b"x"));
+        let mut answered = Vec::new();
+        let flushed = async {
+            socket.flush().await.unwrap();
+            drop(socket);
+        };
+        let (heard, ()) = tokio::join!(peer.read_to_end(&mut answered), flushed);
+        heard.unwrap();
+        assert!(answered.len() <= MAX_WAITING + 2048, "{}", answered.len());
+        assert!(answered.starts_with(&[0x8a, 125]));
+    }
 
     #[test]
     fn a_path_names_an_id_and_nothing_else_does() {
