@@ -36,6 +36,11 @@ pub(crate) async fn run(
     let next = Arc::new(AtomicUsize::new(0));
     let stop = links.stopping().clone();
     let (streams, accepting) = (links.clone(), doors.stopping().clone());
+    let unproved = Arc::clone(&door.unproved);
+    let place = move || {
+        let permit = unproved.enter();
+        async move { permit.pushed_out().await }
+    };
     let serve = move |socket, peer: SocketAddr| {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let metrics = Arc::clone(&door.metrics);
@@ -51,7 +56,7 @@ pub(crate) async fn run(
             None => streams.spawn(task),
         }
     };
-    quic.serve(links, accepting, serve).await;
+    quic.serve(links, accepting, place, serve).await;
 }
 
 /// A bound socket for the door.

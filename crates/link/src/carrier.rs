@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     /// Which carrier.
     fn carrier(&self) -> Carrier;
+    /// The peer has proved a secret: what bounds strangers bounds it no more.
+    fn proved(&self) {}
     /// From now on the connection's end must not look orderly to the peer.
     fn abort(&mut self);
 }
@@ -62,7 +64,10 @@ impl Socket {
     pub fn prepare(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket) => crate::socket::prepare(socket),
-            Self::Other(..) => Ok(()),
+            Self::Other(wire, _) => {
+                wire.proved();
+                Ok(())
+            }
         }
     }
 

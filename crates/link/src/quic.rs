@@ -7,32 +7,41 @@
 //! The edge's door is silent to strangers: datagrams that begin a connection
 //! are dropped before the QUIC library sees them unless their connection id is
 //! a [`Knock`]; later ones carry an id that this door made.
+//!
+//! A knock can be repeated by whoever heard it, so until one of its streams has
+//! proved a secret a connection has one stream, little room and little time,
+//! and a place among the strangers that newer ones may take. It ends with its
+//! streams, whatever its agent would like.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_link_proto::{KNOCK_LEN, Knock};
 use adit_model::Carrier;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::udp::{RecvMeta, Transmit};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, ConnectionId, Endpoint, EndpointConfig, IdleTimeout,
-    RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime, TransportConfig, UdpPoller,
-    VarInt,
+    RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::carrier::{Socket, Wire};
 use crate::entropy::random;
 use crate::tasks::Tasks;
+
+mod filter;
+
+use filter::Filter;
 
 /// A connection that heard nothing for this long is over; heartbeats come more
 /// often.
@@ -43,8 +52,12 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const DATAGRAM_BUFFER: usize = 4 * 1024 * 1024;
 /// What each connection says it speaks, as any web server would.
 const ALPN: &[u8] = b"h3";
-/// When a connection's first stream has to begin.
-const FIRST_STREAM: Duration = Duration::from_secs(10);
+/// What a connection may hold, in all, that has proved nothing.
+const STRANGER_WINDOW: u32 = 16 * 1024;
+/// How long QUIC's own handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// When a stream has to have proved a secret: later than the first one's time.
+const PROOF: Duration = Duration::from_secs(20);
 /// How long a connection is kept after its last stream, for what is under way.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -80,7 +93,7 @@ fn transport(streams: u16) -> TransportConfig {
 }
 
 /// A certificate that names nobody, made anew at each start.
-fn server_config(channels: u16) -> Result<ServerConfig, QuicError> {
+fn server_config() -> Result<ServerConfig, QuicError> {
     let named = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(tls)?;
     let chain = vec![CertificateDer::from(named.cert.der().to_vec())];
     let key = PrivatePkcs8KeyDer::from(named.signing_key.serialize_der());
@@ -94,13 +107,17 @@ fn server_config(channels: u16) -> Result<ServerConfig, QuicError> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicServerConfig::try_from(config).map_err(tls)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(channels.saturating_add(1))));
+    let mut transport = transport(1);
+    transport.receive_window(STRANGER_WINDOW.into());
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
 /// A QUIC door: one bound socket, and how its streams are served.
 pub struct Door {
     endpoint: Endpoint,
+    /// Streams of a connection that has proved a secret.
+    streams: u16,
 }
 
 impl Door {
@@ -122,40 +139,51 @@ impl Door {
         let ids = move || -> Box<dyn quinn::ConnectionIdGenerator> {
             Box::new(HashedConnectionIdGenerator::from_key(seed))
         };
-        let filter = Filter {
-            inner,
-            judge,
-            ids: ids(),
-        };
+        let filter = Filter::new(inner, judge, ids());
         let mut config = EndpointConfig::default();
         config.cid_generator(ids);
-        let server = server_config(channels)?;
+        let server = server_config()?;
         let endpoint = Endpoint::new_with_abstract_socket(
             config,
             Some(server),
             Arc::new(filter),
             Arc::new(runtime),
         )?;
-        Ok(Self { endpoint })
+        let streams = channels.saturating_add(1);
+        Ok(Self { endpoint, streams })
     }
 
-    /// Takes connections until `stop`; each of their streams is given to
-    /// `serve`, a connection to a task of `tasks`.
-    pub async fn serve(
+    /// Takes connections until `stop`; those that are there go on until `tasks`
+    /// stop. Each of their streams is given to `serve`, a connection to a task
+    /// of `tasks`. A connection holds a `place` until it has proved a secret,
+    /// and ends when the place does.
+    pub async fn serve<P>(
         self,
         tasks: Tasks,
         stop: CancellationToken,
+        place: impl Fn() -> P,
         serve: impl Fn(Socket, SocketAddr) + Clone + Send + 'static,
-    ) {
-        while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
-            if incoming.orig_dst_cid().len() != KNOCK_LEN {
+    ) where
+        P: Future<Output = ()> + Send + 'static,
+    {
+        let stopping = tasks.stopping().clone();
+        while let Some(Some(incoming)) = stopping.run_until_cancelled(self.endpoint.accept()).await
+        {
+            if stop.is_cancelled() || incoming.orig_dst_cid().len() != KNOCK_LEN {
                 incoming.ignore();
                 continue;
             }
-            let serve = serve.clone();
+            let (place, serve, streams) = (place(), serve.clone(), self.streams);
             tasks.spawn_until_stopped(async move {
-                if let Ok(connection) = incoming.await {
-                    take_streams(connection, serve).await;
+                let connected = tokio::time::timeout(HANDSHAKE, incoming.into_future());
+                tokio::pin!(place);
+                let connected = tokio::select! {
+                    connected = connected => connected,
+                    () = &mut place => return,
+                };
+                if let Ok(Ok(connection)) = connected {
+                    let guest = Arc::new(Guest::new(connection, streams));
+                    guest.stay(place, serve).await;
                 }
             });
         }
@@ -163,18 +191,77 @@ impl Door {
     }
 }
 
-/// Until the agent closes the connection or falls silent.
-async fn take_streams(connection: Connection, serve: impl Fn(Socket, SocketAddr)) {
-    let mut next = tokio::time::timeout(FIRST_STREAM, connection.accept_bi()).await;
-    while let Ok(Ok((send, recv))) = next {
-        let stream = QuicStream {
-            send,
-            recv,
-            _held: None,
+/// A connection, on the edge.
+struct Guest {
+    connection: Connection,
+    streams: u16,
+    proved: CancellationToken,
+}
+
+impl Guest {
+    fn new(connection: Connection, streams: u16) -> Self {
+        Self {
+            connection,
+            streams,
+            proved: CancellationToken::new(),
+        }
+    }
+
+    /// Until the agent closes the connection, falls silent, has had no stream
+    /// for a while, or is a stranger for too long.
+    async fn stay(
+        self: &Arc<Self>,
+        place: impl Future<Output = ()>,
+        serve: impl Fn(Socket, SocketAddr),
+    ) {
+        let stranger = async {
+            tokio::select! {
+                () = place => {}
+                () = tokio::time::sleep(PROOF) => {}
+            }
         };
-        let wire: Box<dyn Wire> = Box::new(stream);
-        serve(Socket::from(wire), connection.remote_address());
-        next = Ok(connection.accept_bi().await);
+        let outstayed = async {
+            // The place is free from the proof on.
+            if self.proved.run_until_cancelled(stranger).await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.take_streams(serve) => {}
+            () = outstayed => {}
+        }
+        self.connection.close(VarInt::from_u32(0), b"");
+    }
+
+    async fn take_streams(self: &Arc<Self>, serve: impl Fn(Socket, SocketAddr)) {
+        // The address that went through the handshake: a later one may be
+        // anybody's until it is checked, and is to be blamed for nothing.
+        let peer = self.connection.remote_address();
+        let open = TaskTracker::new();
+        open.close();
+        loop {
+            let unused = async {
+                open.wait().await;
+                tokio::time::sleep(LINGER).await;
+            };
+            let next = tokio::select! {
+                next = self.connection.accept_bi() => next,
+                () = unused => return,
+            };
+            let Ok((send, recv)) = next else { return };
+            let held = Held::Taken(Arc::clone(self), open.token());
+            let wire: Box<dyn Wire> = Box::new(QuicStream { send, recv, held });
+            serve(Socket::from(wire), peer);
+        }
+    }
+
+    fn proved(&self) {
+        if !self.proved.is_cancelled() {
+            self.proved.cancel();
+            let streams = self.streams.into();
+            self.connection.set_max_concurrent_bi_streams(streams);
+            self.connection.set_receive_window(VarInt::MAX);
+        }
     }
 }
 
@@ -233,8 +320,8 @@ impl Dialled {
     /// A new stream to the door.
     pub(crate) async fn open(&self) -> io::Result<Socket> {
         let (send, recv) = self.connection.open_bi().await?;
-        let _held = Some(Arc::clone(&self.held));
-        let wire: Box<dyn Wire> = Box::new(QuicStream { send, recv, _held });
+        let held = Held::Dialled(Arc::clone(&self.held));
+        let wire: Box<dyn Wire> = Box::new(QuicStream { send, recv, held });
         Ok(Socket::from(wire))
     }
 }
@@ -258,13 +345,27 @@ async fn refused(any: SocketAddr, peer: SocketAddr) -> io::Error {
 struct QuicStream {
     send: SendStream,
     recv: RecvStream,
-    /// The connection outlives its streams by [`LINGER`].
-    _held: Option<Arc<DropGuard>>,
+    held: Held,
+}
+
+/// How a stream holds its connection, which outlives its streams by [`LINGER`].
+enum Held {
+    Dialled(#[expect(dead_code, reason = "held")] Arc<DropGuard>),
+    Taken(
+        Arc<Guest>,
+        #[expect(dead_code, reason = "held")] TaskTrackerToken,
+    ),
 }
 
 impl Wire for QuicStream {
     fn carrier(&self) -> Carrier {
         Carrier::Quic
+    }
+
+    fn proved(&self) {
+        if let Held::Taken(guest, _) = &self.held {
+            guest.proved();
+        }
     }
 
     fn abort(&mut self) {
@@ -330,95 +431,5 @@ impl Runtime for Owned {
     }
 }
 
-/// Drops what strangers send, before anything answers it.
-struct Filter {
-    inner: Arc<dyn AsyncUdpSocket>,
-    judge: Judge,
-    ids: Box<dyn quinn::ConnectionIdGenerator>,
-}
-
-impl Filter {
-    /// Whether a datagram may be from an agent. Short headers name a
-    /// connection by an id that the library checks (RFC 9000 §17.3).
-    fn lets_in(&self, datagram: &[u8]) -> bool {
-        match Beginning::of(datagram) {
-            Beginning::Short => true,
-            Beginning::Long(id) => match <&[u8; KNOCK_LEN]>::try_from(id) {
-                Ok(knock) => (self.judge)(&Knock::parse(knock)),
-                Err(_) => self.ids.validate(&ConnectionId::new(id)).is_ok(),
-            },
-            Beginning::Foreign => false,
-        }
-    }
-}
-
-/// How a QUIC datagram begins (RFC 8999 §5, RFC 9000 §17.2).
-enum Beginning<'a> {
-    Short,
-    /// Version 1, with its destination connection id.
-    Long(&'a [u8]),
-    /// Another version, or not QUIC.
-    Foreign,
-}
-
-impl<'a> Beginning<'a> {
-    fn of(datagram: &'a [u8]) -> Self {
-        match datagram {
-            [first, ..] if first & 0x80 == 0 => Self::Short,
-            [_, 0, 0, 0, 1, length, rest @ ..] if usize::from(*length) <= KNOCK_LEN => rest
-                .get(..usize::from(*length))
-                .map_or(Self::Foreign, Self::Long),
-            _ => Self::Foreign,
-        }
-    }
-}
-
-impl std::fmt::Debug for Filter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Filter")
-    }
-}
-
-impl AsyncUdpSocket for Filter {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Arc::clone(&self.inner).create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
-        for (buf, meta) in bufs.iter().zip(meta.iter_mut()).take(count) {
-            let received = &buf[..meta.len];
-            // The system may hand over several of one sender as one.
-            let mut each = received.chunks(meta.stride.max(1));
-            if !each.all(|datagram| self.lets_in(datagram)) {
-                meta.len = 0;
-            }
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! A door of an edge for each carrier, and how an agent finds it.
 
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
@@ -67,7 +68,7 @@ impl Door {
         match self {
             Self::Quic(door, _) => {
                 let stop = tasks.stopping().clone();
-                tasks.spawn(door.serve(tasks.clone(), stop, serve));
+                tasks.spawn(door.serve(tasks.clone(), stop, pending, serve));
             }
             Self::Tcp(listener) => tasks.spawn_until_stopped(async move {
                 loop {

@@ -1,0 +1,150 @@
+use std::future::pending;
+use std::time::Duration;
+
+use adit_link_proto::PskKeys;
+use adit_model::{Psk, PublicKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(30);
+
+const EDGE: PublicKey = PublicKey([7; 32]);
+
+fn keys() -> PskKeys {
+    PskKeys::new(&Psk::from_random([1; 32]))
+}
+
+struct World {
+    dialled: Dialled,
+    /// Streams as the door serves them.
+    taken: mpsc::Receiver<Socket>,
+    stop: CancellationToken,
+    /// Of the door's connections.
+    links: Tasks,
+    tasks: Tasks,
+}
+
+/// A door, and an agent's connection to it.
+async fn world<P>(place: impl Fn() -> P + Send + 'static) -> World
+where
+    P: Future<Output = ()> + Send + 'static,
+{
+    let (tasks, links, stop) = (Tasks::new(), Tasks::new(), CancellationToken::new());
+    let knock = Knock::make(&keys(), &EDGE, 1_000_000, [1, 2, 3, 4]);
+    let judge = Arc::new(|knock: &Knock| knock.fits(&keys(), &EDGE));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let door = Door::open(socket, 8, judge, &tasks).unwrap();
+    let (give, taken) = mpsc::channel(16);
+    let serve = move |socket, _| give.try_send(socket).unwrap();
+    tasks.spawn(door.serve(links.clone(), stop.clone(), place, serve));
+    let config = crate::tls::unverified().unwrap();
+    let dialled = Dialled::connect(address, "localhost", knock, &config, &tasks);
+    let dialled = timeout(SOON, dialled).await.unwrap().unwrap();
+    World {
+        dialled,
+        taken,
+        stop,
+        links,
+        tasks,
+    }
+}
+
+impl World {
+    /// A stream and its other end.
+    async fn stream(&mut self) -> (Socket, Socket) {
+        let mut ours = self.dialled.open().await.unwrap();
+        ours.write_all(b"x").await.unwrap();
+        let theirs = timeout(SOON, self.taken.recv()).await.unwrap().unwrap();
+        (ours, theirs)
+    }
+
+    async fn closed(&self) {
+        let closed = self.dialled.connection.closed();
+        timeout(SOON, closed).await.unwrap();
+    }
+
+    async fn end(self) {
+        drop((self.dialled, self.taken));
+        assert!(self.links.close(SOON).await);
+        assert!(self.tasks.close(SOON).await);
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_has_one_stream_and_little_room() {
+    let mut world = world(pending).await;
+    let (mut ours, theirs) = world.stream().await;
+    let dialled = world.dialled.clone();
+    let second = dialled.open();
+    tokio::pin!(second);
+    let much = vec![0; 4 * STRANGER_WINDOW as usize];
+    let sent = ours.write_all(&much);
+    tokio::pin!(sent);
+    let halted = Duration::from_millis(300);
+    assert!(timeout(halted, &mut second).await.is_err());
+    assert!(timeout(halted, &mut sent).await.is_err());
+    theirs.prepare().unwrap();
+    timeout(SOON, &mut second).await.unwrap().unwrap();
+    let mut theirs = theirs;
+    let mut came = vec![0; 1 + much.len()];
+    let (sent, came) = tokio::join!(
+        timeout(SOON, sent),
+        timeout(SOON, theirs.read_exact(&mut came))
+    );
+    sent.unwrap().unwrap();
+    came.unwrap().unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_streams_whatever_the_agent_does() {
+    let mut world = world(pending).await;
+    let (ours, theirs) = world.stream().await;
+    theirs.prepare().unwrap();
+    drop(theirs);
+    world.closed().await;
+    drop(ours);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_stranger_makes_room_for_newer_ones_and_an_agent_does_not() {
+    let push = CancellationToken::new();
+    let token = push.clone();
+    let place = move || token.clone().cancelled_owned();
+    let mut first = world(place.clone()).await;
+    let (_ours, theirs) = first.stream().await;
+    theirs.prepare().unwrap();
+    let mut second = world(place).await;
+    let (_other, _stranger) = second.stream().await;
+    push.cancel();
+    second.closed().await;
+    assert_eq!(first.dialled.connection.close_reason(), None);
+    drop(theirs);
+    second.end().await;
+    first.end().await;
+}
+
+#[tokio::test]
+async fn a_closed_door_lets_nobody_in_and_cuts_nobody() {
+    let mut world = world(pending).await;
+    let (_first, theirs) = world.stream().await;
+    theirs.prepare().unwrap();
+    world.stop.cancel();
+    let config = crate::tls::unverified().unwrap();
+    let knock = Knock::make(&keys(), &EDGE, 1_000_000, [4, 3, 2, 1]);
+    let address = world.dialled.connection.remote_address();
+    let late = Dialled::connect(address, "localhost", knock, &config, &world.tasks);
+    let answered = timeout(Duration::from_millis(500), late).await;
+    assert!(answered.is_err(), "a closed door answers");
+    let (mut ours, mut theirs) = world.stream().await;
+    theirs.write_all(b"y").await.unwrap();
+    assert_eq!(ours.read_u8().await.unwrap(), b'y');
+    assert!(world.links.close(SOON).await);
+    world.closed().await;
+    world.end().await;
+}
