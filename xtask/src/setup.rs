@@ -17,7 +17,7 @@ struct Peer {
     used: &'static str,
 }
 
-const PEERS: [Peer; 13] = [
+const PEERS: [Peer; 14] = [
     Peer {
         program: "nginx",
         package: "nginx-light",
@@ -67,6 +67,11 @@ const PEERS: [Peer; 13] = [
         program: "ssh",
         package: "openssh-client",
         used: "its visitor",
+    },
+    Peer {
+        program: "postgres",
+        package: "postgresql",
+        used: "a database behind private tunnels, and psql, its visitor",
     },
     Peer {
         program: "dnsmasq",

@@ -126,11 +126,14 @@ impl Run {
 }
 
 /// Whether a program of this name lies in `PATH` or where Debian keeps the
-/// administrator's programs.
+/// administrator's programs and those of each version of PostgreSQL.
 pub(crate) fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let databases = std::fs::read_dir("/usr/lib/postgresql");
+    let databases = databases.into_iter().flatten().flatten();
     std::env::split_paths(&path)
         .chain(system)
+        .chain(databases.map(|version| version.path().join("bin")))
         .any(|folder| folder.join(name).is_file())
 }

@@ -21,6 +21,7 @@ pub mod dns;
 pub mod network;
 pub mod nginx;
 pub mod peers;
+pub mod postgres;
 pub mod process;
 pub mod proxies;
 pub mod python;

@@ -21,6 +21,7 @@ mod lab;
 mod mistakes;
 mod networks;
 mod people;
+mod private;
 mod python;
 mod ready;
 mod restart;
