@@ -311,6 +311,7 @@ impl Agent {
             return Ok(());
         };
         self.forwards.send_replace(None);
+        self.judge(&link);
         if link.was_well() {
             self.backoff.reset(Instant::now());
         }
@@ -403,6 +404,7 @@ impl Agent {
             return;
         }
         tracing::info!(?change, "dialling at once");
+        self.climb.trust();
         self.backoff.reset(Instant::now());
         self.dial_after(Duration::ZERO, &[]);
     }

@@ -5,7 +5,7 @@ use adit_model::{Carrier, CarrierDoor, JoinString, Psk, PublicKey};
 
 use crate::error::AgentError;
 use crate::forgotten::Remembered;
-use crate::state::{DataFolder, EdgeRecord, StateError};
+use crate::state::{DataFolder, EdgeRecord, StateError, WAYS};
 
 /// The edge that is remembered where there is no choice.
 fn only(known: Vec<EdgeRecord>) -> Option<EdgeRecord> {
@@ -129,6 +129,7 @@ impl Known {
         self.doors.clone_from(&link.auth().doors);
         self.ways.retain(|(net, _)| *net != network);
         self.ways.insert(0, (network.clone(), carrier));
+        self.ways.truncate(WAYS);
         let (data, edge, doors) = (self.data.clone(), self.edge, self.doors.clone());
         let save = move || data.save_way(&edge, &doors, (&network, carrier));
         let saved = tokio::task::spawn_blocking(save).await;

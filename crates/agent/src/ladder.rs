@@ -67,18 +67,20 @@ impl Ladder {
         rungs
     }
 
-    /// Every place to try, the carrier that worked here before first.
+    /// Every place to try: the carrier that worked here before first, one that
+    /// is doubted last.
     pub(crate) fn spots(
         &self,
         addresses: &[String],
         doors: &[CarrierDoor],
-        worked: Option<Carrier>,
+        (worked, doubted): (Option<Carrier>, Option<Carrier>),
     ) -> Vec<Spot> {
         let mut rungs = self.rungs();
-        if let Some(at) = rungs.iter().position(|rung| Some(*rung) == worked) {
-            let first = rungs.remove(at);
-            rungs.insert(0, first);
-        }
+        rungs.sort_by_key(|rung| match Some(*rung) {
+            rung if rung == doubted => 2,
+            rung if rung == worked => 0,
+            _ => 1,
+        });
         self.at(&rungs, addresses, doors)
     }
 
@@ -163,16 +165,19 @@ mod tests {
         let ladder = Ladder::new(Carriage::default(), false);
         let tcp = "edge.test:7400";
         let (quic, web) = ("edge.test:7400 (quic)", "edge.test:443 (websocket)");
-        let all = |worked| told(&ladder.spots(&edge(), &doors(), worked));
+        let all = |worked| told(&ladder.spots(&edge(), &doors(), (worked, None)));
         assert_eq!(all(None), [tcp, quic, web]);
         assert_eq!(all(Some(Carrier::WebSocket)), [web, tcp, quic]);
-        assert_eq!(told(&ladder.spots(&edge(), &[], None)), [tcp]);
+        let tcp_fails = (Some(Carrier::Tcp), Some(Carrier::Tcp));
+        let others_first = ladder.spots(&edge(), &doors(), tcp_fails);
+        assert_eq!(told(&others_first), [quic, web, tcp]);
+        assert_eq!(told(&ladder.spots(&edge(), &[], tcp_fails)), [tcp]);
         let above = |carrier| told(&ladder.above(carrier, &edge(), &doors()));
         assert_eq!(above(Carrier::WebSocket), [tcp, quic]);
         assert!(above(Carrier::Tcp).is_empty());
         let datagrams = Ladder::new(Carriage::default(), true);
         assert_eq!(
-            told(&datagrams.spots(&edge(), &doors(), None)),
+            told(&datagrams.spots(&edge(), &doors(), (None, None))),
             [quic, tcp, web]
         );
     }
@@ -188,7 +193,7 @@ mod tests {
             true,
         );
         assert_eq!(
-            told(&all.spots(&edge(), &doors(), None)),
+            told(&all.spots(&edge(), &doors(), (None, None))),
             [
                 "edge.test:7400 through socks5://10.0.0.1:1080",
                 "edge.test:443 (websocket) through socks5://10.0.0.1:1080",
@@ -203,7 +208,7 @@ mod tests {
             false,
         );
         assert_eq!(
-            told(&web.spots(&edge(), &doors(), None)),
+            told(&web.spots(&edge(), &doors(), (None, None))),
             [
                 "edge.test:443 (websocket) through socks5://10.0.0.1:1080",
                 "edge.test:443 (websocket)",

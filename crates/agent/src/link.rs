@@ -44,7 +44,17 @@ impl Link {
 
     /// Whether it lived long enough to count as a good one.
     pub(crate) fn was_well(&self) -> bool {
-        self.since.elapsed() >= WELL_AFTER
+        self.age() >= WELL_AFTER
+    }
+
+    /// How long it has lived.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Whether the edge has said why it ends the link.
+    pub(crate) fn has_last_words(&self) -> bool {
+        self.error.is_some()
     }
 
     /// The edge says why it is going to end the link.

@@ -106,7 +106,7 @@ pub async fn join(
     let mut own = ready.known.prove_by(&join);
     let mut config = ready.dial_config(teller)?;
     let known = &ready.known;
-    config.spots = Ladder::new(carriage, false).spots(&known.addresses, &known.doors, None);
+    config.spots = Ladder::new(carriage, false).spots(&known.addresses, &known.doors, (None, None));
     let link = loop {
         config.pin = pins.source();
         match reach(&config).await {

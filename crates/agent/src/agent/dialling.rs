@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::Agent;
 use crate::events::AgentEvent;
 use crate::forward::Forwarder;
+use crate::link::Link;
 use crate::network::here;
 use crate::reach::reach;
 
@@ -23,7 +24,8 @@ impl Agent {
             }
         }
         let worked = self.known.worked(&here());
-        let spots = self.ladder.spots(&addresses, &self.known.doors, worked);
+        let ways = (worked, self.climb.doubted());
+        let spots = self.ladder.spots(&addresses, &self.known.doors, ways);
         let (mut config, streams) = self.dial_config(spots);
         config.pin = self.pins.source();
         let silent = self.link.is_some();
@@ -36,6 +38,14 @@ impl Agent {
             }
             Ok((reach(&config).await?, streams))
         }));
+    }
+
+    /// A link is over: what that says of its carrier, unless the edge ended it.
+    pub(super) fn judge(&mut self, link: &Link) {
+        if !link.has_last_words() {
+            let carrier = link.link.spot().carrier;
+            self.climb.on_lost(carrier, link.age());
+        }
     }
 
     fn dial_config(&self, spots: Vec<Spot>) -> (DialConfig, TaskTracker) {

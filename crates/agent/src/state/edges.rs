@@ -36,7 +36,7 @@ pub enum Joining {
 }
 
 /// Networks that are remembered of one edge.
-const WAYS: usize = 16;
+pub(crate) const WAYS: usize = 16;
 
 #[derive(Serialize, Deserialize)]
 struct OnDisk {

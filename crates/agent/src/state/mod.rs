@@ -18,6 +18,7 @@ mod edges;
 mod file;
 mod names;
 
+pub(crate) use edges::WAYS;
 pub use edges::{EdgeRecord, Joining};
 pub use names::HeldName;
 
