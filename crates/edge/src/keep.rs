@@ -110,6 +110,8 @@ pub(crate) async fn counters(
         raise(link.unpacked.of(Direction::Out), &counters.unpacked_out);
         raise(link.packed.of(Direction::In), &counters.packed_in);
         raise(link.packed.of(Direction::Out), &counters.packed_out);
+        raise(&link.datagrams_beside, &counters.datagrams_beside);
+        raise(&link.datagrams_dropped, &counters.datagrams_dropped);
     }
 }
 

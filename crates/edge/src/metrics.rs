@@ -154,6 +154,10 @@ pub struct LinkMetrics {
     pub unpacked: Family<Direction>,
     /// What they were in these frames.
     pub packed: Family<Direction>,
+    /// Datagrams that went as the carrier's own.
+    pub datagrams_beside: Counter,
+    /// Those of a carrier that no flow took in time.
+    pub datagrams_dropped: Counter,
 }
 
 /// Limits and bans.
@@ -460,6 +464,14 @@ impl LinkMetrics {
         page.family("adit_link_unpacked_bytes_total", help, &self.unpacked);
         let help = "What they were in these frames.";
         page.family("adit_link_packed_bytes_total", help, &self.packed);
+        let help = "Datagrams sent as QUIC datagrams.";
+        page.counter("adit_link_datagrams_total", help, &self.datagrams_beside);
+        let help = "QUIC datagrams that no flow took in time.";
+        page.counter(
+            "adit_link_datagrams_dropped_total",
+            help,
+            &self.datagrams_dropped,
+        );
     }
 
     fn render_admission(&self, page: &mut Page) {

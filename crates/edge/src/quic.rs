@@ -22,7 +22,8 @@ pub(crate) fn open(
 ) -> Result<quic::Door, QuicError> {
     let admission = Arc::clone(&door.admission);
     let judge: Judge = Arc::new(move |knock| admission.knows(knock));
-    quic::Door::open(socket, channels, judge, doors)
+    let ground = (doors, Arc::clone(&door.counters));
+    quic::Door::open(socket, channels, judge, ground)
 }
 
 /// Serves each stream of each connection on the next worker.

@@ -20,6 +20,7 @@
 
 mod clock;
 mod control;
+mod datagram;
 mod first;
 mod handshake;
 mod keys;
@@ -38,6 +39,7 @@ mod window;
 
 pub use clock::{ClockChange, WallClock};
 pub use control::{Control, ControlError, ControlEvent, MAX_QUEUED, REKEY_EVERY, Timing};
+pub use datagram::{DATAGRAM_HEAD, DATAGRAM_OVERHEAD, DatagramFlow, DatagramKeys, datagram_index};
 pub use first::{FIRST_LEN, First, ProvedChannel, ProvedLink, SecretId};
 pub use handshake::{
     ANSWER_LEN, AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake,

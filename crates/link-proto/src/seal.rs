@@ -166,7 +166,7 @@ impl Direction {
     }
 }
 
-fn prepare(suite: Suite, secret: &Secret) -> Result<(LessSafeKey, [u8; 4]), KeyError> {
+pub(crate) fn prepare(suite: Suite, secret: &Secret) -> Result<(LessSafeKey, [u8; 4]), KeyError> {
     let algorithm = match suite {
         Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         Suite::Aes256Gcm => &AES_256_GCM,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use adit_model::PublicKey;
 use aws_lc_rs::hmac;
 
+use crate::datagram::DatagramKeys;
 use crate::first::{Body, FIRST_LEN, First, Parts, ProvedChannel, SecretId};
 use crate::keys::{KeyError, Secret, expand, extract, ids_around};
 use crate::seal::{Opener, Sealer, Suite};
@@ -42,6 +43,10 @@ pub(crate) const CONTROL: Labels = Labels {
 const CHANNEL: Labels = Labels {
     agent_to_edge: "adit/1 channel agent to edge",
     edge_to_agent: "adit/1 channel edge to agent",
+};
+const DATAGRAM: Labels = Labels {
+    agent_to_edge: "adit/1 datagram agent to edge",
+    edge_to_agent: "adit/1 datagram edge to agent",
 };
 
 /// Both directions of a channel, from the side of `role`.
@@ -224,6 +229,37 @@ impl SessionKeys {
         edge_random: [u8; 16],
         role: Role,
     ) -> Result<(Sealer, Opener), KeyError> {
+        let prk = self.channel_prk(channel, edge_random)?;
+        let number = channel.number.to_be_bytes();
+        let epoch = channel.epoch.to_be_bytes();
+        directions(self.suite, &prk, &CHANNEL, &[&number, &epoch], role)
+    }
+
+    /// The keys of a data channel's datagrams.
+    ///
+    /// # Errors
+    /// As [`SessionKeys::channel`].
+    pub fn datagrams(
+        &self,
+        channel: &ProvedChannel,
+        edge_random: [u8; 16],
+        role: Role,
+    ) -> Result<DatagramKeys, KeyError> {
+        let prk = self.channel_prk(channel, edge_random)?;
+        let context: [&[u8]; 2] = [&channel.number.to_be_bytes(), &channel.epoch.to_be_bytes()];
+        let to_edge = expand(&prk, DATAGRAM.agent_to_edge, &context);
+        let to_agent = expand(&prk, DATAGRAM.edge_to_agent, &context);
+        match role {
+            Role::Agent => DatagramKeys::new(self.suite, &to_edge, &to_agent),
+            Role::Edge => DatagramKeys::new(self.suite, &to_agent, &to_edge),
+        }
+    }
+
+    fn channel_prk(
+        &self,
+        channel: &ProvedChannel,
+        edge_random: [u8; 16],
+    ) -> Result<Secret, KeyError> {
         let epochs = self.epochs();
         let epoch = epochs
             .find(channel.epoch)
@@ -231,11 +267,7 @@ impl SessionKeys {
         let mut salt = [0; 32];
         salt[..16].copy_from_slice(&channel.random);
         salt[16..].copy_from_slice(&edge_random);
-        let prk = extract(&salt, &[epoch.exporter.as_slice()]);
-        drop(epochs);
-        let number = channel.number.to_be_bytes();
-        let epoch = channel.epoch.to_be_bytes();
-        directions(self.suite, &prk, &CHANNEL, &[&number, &epoch], role)
+        Ok(extract(&salt, &[epoch.exporter.as_slice()]))
     }
 
     /// Begins the next epoch from a fresh X25519 result; gives the control

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_link_proto::{
-    AgentHandshake, EdgeHandshake, FIRST_LEN, HandshakeError, ProvedChannel, Role, SessionKeys,
+    AgentHandshake, DatagramKeys, EdgeHandshake, FIRST_LEN, HandshakeError, KeyError,
+    ProvedChannel, Role, SessionKeys,
 };
+use adit_model::Carrier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -70,9 +72,20 @@ pub async fn answer_channel(
     let pair = keys
         .channel(proved, ours, Role::Edge)
         .map_err(io::Error::other)?;
+    let datagrams = datagrams(&socket, || keys.datagrams(proved, ours, Role::Edge))?;
     socket.write_all(&ours).await?;
     socket.flush().await?;
-    Ok(Channel::new(socket, pair, counters))
+    Ok(Channel::new(socket, pair, counters).with_datagrams(datagrams))
+}
+
+/// Keys for datagrams, where the carrier has some.
+pub(crate) fn datagrams(
+    socket: &Socket,
+    keys: impl FnOnce() -> Result<DatagramKeys, KeyError>,
+) -> io::Result<Option<DatagramKeys>> {
+    let wanted = socket.carrier() == Carrier::Quic;
+    let made = wanted.then(keys).transpose();
+    made.map_err(io::Error::other)
 }
 
 /// What the two handshakes have in common.

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -17,12 +18,19 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::lane::{Lane, Lanes};
+
 /// A connection of a carrier other than TCP.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     /// Which carrier.
     fn carrier(&self) -> Carrier;
     /// The peer has proved a secret: what bounds strangers bounds it no more.
     fn proved(&self) {}
+    /// Where its datagrams go, if the carrier has some, and this connection's
+    /// index among them.
+    fn lanes(&self) -> Option<(Arc<Lanes>, u32)> {
+        None
+    }
     /// From now on the connection's end must not look orderly to the peer.
     fn abort(&mut self);
 }
@@ -69,6 +77,14 @@ impl Socket {
                 Ok(())
             }
         }
+    }
+
+    /// The lane of its datagrams, if its carrier has some.
+    pub(crate) fn lane(&self) -> Option<Lane> {
+        let Self::Other(wire, _) = self else {
+            return None;
+        };
+        wire.lanes().map(|(lanes, index)| lanes.lane(index))
     }
 
     /// Ready when a read may give something; also when only a read can tell.

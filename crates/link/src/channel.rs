@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use adit_link_proto::{Opener, Sealer};
+use adit_link_proto::{DatagramKeys, Opener, Sealer};
 use adit_model::ConnId;
 use adit_wire::{DataConnReady, Delivered, FrameKind, Reset, ResetReason, Start};
 use tokio::time::Instant;
@@ -72,6 +72,15 @@ impl Channel {
     ) -> Self {
         let sealed = Sealed::new(sealer, opener, counters);
         Self::resume(Box::new(Inner::new(socket.into(), Some(sealed))), None)
+    }
+
+    /// With keys for datagrams, where its carrier has some.
+    #[must_use]
+    pub fn with_datagrams(mut self, keys: Option<DatagramKeys>) -> Self {
+        if let Some(sealed) = &mut self.inner.sealed {
+            sealed.datagrams = keys.map(Box::new);
+        }
+        self
     }
 
     pub(crate) fn resume(mut inner: Box<Inner>, home: Option<Arc<dyn Home>>) -> Self {

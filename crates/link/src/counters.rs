@@ -19,6 +19,10 @@ pub struct Counters {
     pub unpacked_out: AtomicU64,
     /// What they were on the wire, without head and tag.
     pub packed_out: AtomicU64,
+    /// Datagrams that were sent beside their streams, as the carrier's own.
+    pub datagrams_beside: AtomicU64,
+    /// Datagrams of a carrier that no flow took in time.
+    pub datagrams_dropped: AtomicU64,
     /// Data channels that were set up.
     pub channels_opened: AtomicU64,
     /// Streams that began on a channel.

@@ -3,19 +3,21 @@
 //! The one place where a datagram of a flow is handed to a link
 //! ([`Datagrams::room`] and [`Datagrams::commit`], or [`Datagrams::send`]) and
 //! where one comes out ([`Datagrams::poll_next`] and [`Datagrams::datagram`]).
-//! Here each is one `DATAGRAM` frame of the stream's channel, in order and
-//! never lost in between; a transport that has datagrams of its own takes its
-//! place behind the same calls.
+//! Each is one `DATAGRAM` frame of the stream's channel, in order and never lost
+//! in between; where the carrier has datagrams of its own those that fit go by
+//! [`crate::lane`] instead, so that a lost one holds none of the others up.
 //!
 //! Invariants: a boundary is kept, empty datagrams too; what waits to be sent
 //! is bounded by [`FULL`] and one datagram more, and whoever finds
 //! [`Datagrams::is_full`] drops what comes.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use adit_link_proto::DatagramFlow;
 use adit_wire::{Delivered, MAX_PAYLOAD, ResetReason};
 
 use crate::channel::Channel;
+use crate::lane::Lane;
 use crate::stream::{Fill, Stream, StreamError};
 use crate::tasks::Tasks;
 
@@ -26,28 +28,61 @@ pub const MAX_DATAGRAM: usize = MAX_PAYLOAD;
 /// tenths of a second on a slow line, and one buffer of the largest size.
 pub const FULL: usize = 128 * 1024;
 
+/// Room that a datagram beside the stream may want.
+const LARGEST: usize = 2048;
+
 /// One flow of datagrams.
 #[derive(Debug)]
-pub struct Datagrams(Stream);
+pub struct Datagrams {
+    stream: Stream,
+    /// The way beside the stream, where the carrier has one.
+    beside: Option<Box<Beside>>,
+}
+
+/// A flow's lane with its sealing.
+#[derive(Debug)]
+struct Beside {
+    lane: Lane,
+    flow: DatagramFlow,
+    /// The datagram that came by it last, if that was the newest of all.
+    found: Option<Vec<u8>>,
+    /// Room of the ones before.
+    spare: Vec<u8>,
+}
 
 impl Datagrams {
     /// The stream as a flow; `None` when it carries bytes.
     #[must_use]
     pub fn of(stream: Stream) -> Option<Self> {
-        stream.flow.datagrams.then_some(Self(stream))
+        if !stream.flow.datagrams {
+            return None;
+        }
+        let beside = stream.inner.lane().map(|(lane, flow)| {
+            Box::new(Beside {
+                lane,
+                flow,
+                found: None,
+                spare: Vec::new(),
+            })
+        });
+        Some(Self { stream, beside })
     }
 
     /// Whether the other side has taken the flow.
     #[must_use]
     pub fn accepted(&self) -> bool {
-        self.0.accepted()
+        self.stream.accepted()
     }
 
     /// The datagram that [`Datagrams::poll_next`] has found, until its next
     /// call.
     #[must_use]
     pub fn datagram(&self) -> &[u8] {
-        self.0.buffer()
+        let beside = self.beside.as_ref();
+        match beside.and_then(|beside| beside.found.as_ref()) {
+            Some(found) => found,
+            None => self.stream.buffer(),
+        }
     }
 
     /// Waits for the next datagram; the one before is gone.
@@ -55,20 +90,47 @@ impl Datagrams {
     /// # Errors
     /// See [`StreamError`]; after one the flow is of no more use.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, StreamError>> {
-        self.0.consume(usize::MAX);
-        self.0.poll_fill(cx)
+        match self.beside.as_mut().and_then(|beside| beside.found.take()) {
+            Some(found) => self.keep_room(found),
+            None => self.stream.consume(usize::MAX),
+        }
+        if let Poll::Ready(found) = self.stream.poll_fill(cx) {
+            return Poll::Ready(found);
+        }
+        let keys = self.stream.inner.datagram_keys();
+        let (Some(beside), Some(keys)) = (&mut self.beside, keys) else {
+            return Poll::Pending;
+        };
+        loop {
+            let sealed = ready!(beside.lane.poll_next(cx));
+            let mut plain = std::mem::take(&mut beside.spare);
+            // What does not open is of an earlier flow, repeated or forged.
+            if beside.flow.open(keys, &sealed, &mut plain) {
+                beside.found = Some(plain);
+                return Poll::Ready(Ok(Fill::Data));
+            }
+            beside.spare = plain;
+        }
+    }
+
+    fn keep_room(&mut self, found: Vec<u8>) {
+        if let Some(beside) = &mut self.beside {
+            beside.spare = found;
+        }
     }
 
     /// Ready when the flow was ended from this side, see
     /// [`Stream::poll_cut`].
     pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        self.0.poll_cut(cx)
+        self.stream.poll_cut(cx)
     }
 
     /// Whether so much waits that what comes now is better dropped.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.inner.unsent() >= FULL
+        let beside = self.beside.as_ref();
+        self.stream.inner.unsent() >= FULL
+            || beside.is_some_and(|beside| !beside.lane.has_room(LARGEST))
     }
 
     /// Room for a datagram of up to `want` bytes (at most [`MAX_DATAGRAM`]);
@@ -77,7 +139,7 @@ impl Datagrams {
         if self.is_full() {
             return &mut [];
         }
-        self.0.spare(want)
+        self.stream.spare(want)
     }
 
     /// Sends the first `count` bytes of the last [`Datagrams::room`], as one
@@ -86,7 +148,18 @@ impl Datagrams {
     /// # Errors
     /// [`StreamError::Protocol`] when the channel's keys are used up.
     pub fn commit(&mut self, count: usize) -> Result<(), StreamError> {
-        self.0.inner.commit_datagram(count)
+        // The other side has no lane before it has taken the flow.
+        if self.stream.accepted()
+            && let Some(beside) = &mut self.beside
+            && beside.lane.fits().is_some_and(|most| count <= most)
+        {
+            let inner = &mut self.stream.inner;
+            if let Some(sealed) = inner.seal_beside(count, &mut beside.flow) {
+                beside.lane.send(sealed);
+                return Ok(());
+            }
+        }
+        self.stream.inner.commit_datagram(count)
     }
 
     /// Copies a datagram; false when there is no room for it.
@@ -95,7 +168,7 @@ impl Datagrams {
     /// As [`Datagrams::commit`].
     pub fn send(&mut self, datagram: &[u8]) -> Result<bool, StreamError> {
         // An empty room would do for an empty datagram.
-        if self.is_full() || self.0.finished() {
+        if self.is_full() || self.stream.finished() {
             return Ok(false);
         }
         let room = self.room(datagram.len());
@@ -112,22 +185,22 @@ impl Datagrams {
     /// # Errors
     /// See [`StreamError`].
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.0.poll_flush(cx)
+        self.stream.poll_flush(cx)
     }
 
     /// Gives the flow up, see [`Stream::reset`].
     pub fn reset(self, reason: ResetReason, delivered: Delivered) {
-        self.0.reset(reason, delivered);
+        self.stream.reset(reason, delivered);
     }
 
     /// Ends both directions in order, see [`Stream::end`]; what still comes is
     /// dropped.
     pub async fn end(self) -> Option<Channel> {
-        self.0.end().await
+        self.stream.end().await
     }
 
     /// Ends the flow in the background; its channel goes home for another.
     pub fn retire(self, tasks: &Tasks) {
-        self.0.retire(tasks);
+        self.stream.retire(tasks);
     }
 }

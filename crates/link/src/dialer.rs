@@ -10,6 +10,7 @@ use adit_wire::AuthOk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::datagrams;
 use crate::agent::{DialConfig, StreamHandler, unix_now};
 use crate::channel::Channel;
 use crate::counters::Counters;
@@ -208,7 +209,11 @@ impl Dialer {
             .keys
             .channel(&proved, theirs, Role::Agent)
             .map_err(std::io::Error::other)?;
+        let datagrams = datagrams(&socket, || {
+            self.keys.datagrams(&proved, theirs, Role::Agent)
+        })?;
         let channel = Channel::new(socket, pair, Arc::clone(&self.counters));
+        let channel = channel.with_datagrams(datagrams);
         if let Some(cut) = channel.cut_handle() {
             let mut cuts = self.cuts();
             if cuts.len() >= cuts.capacity() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use adit_link_proto::{Opener, Packer, Sealer};
+use adit_link_proto::{DatagramFlow, DatagramKeys, Opener, Packer, Sealer};
 use adit_wire::{FLAG_LZ4, FrameKind, HEAD, MAX_PAYLOAD, TAG};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::buffer::{Buffer, ReadSize};
 use crate::carrier::Socket;
 use crate::counters::Counters;
+use crate::lane::Lane;
 use crate::stream::StreamError;
 
 /// Bytes that may wait to be sent before a writer has to flush.
@@ -48,6 +49,8 @@ pub(crate) struct Sealed {
     pub(crate) opener: Opener,
     pub(crate) counters: Arc<Counters>,
     pub(crate) cut: Arc<Cut>,
+    /// Where the carrier has datagrams.
+    pub(crate) datagrams: Option<Box<DatagramKeys>>,
     /// The stream that the channel carries now; counts up from 1.
     pub(crate) stream: u32,
     /// Set while the stream may carry compressed frames.
@@ -66,6 +69,7 @@ impl Sealed {
             opener,
             counters,
             cut,
+            datagrams: None,
             stream: 0,
             packer: None,
             data_end: 0,
@@ -337,6 +341,28 @@ impl Inner {
     /// datagram, which may be empty.
     pub(crate) fn commit_datagram(&mut self, count: usize) -> Result<(), StreamError> {
         self.seal(FrameKind::DATAGRAM, 0, count)
+    }
+
+    /// The way for datagrams beside the stream that the channel carries now.
+    pub(crate) fn lane(&self) -> Option<(Lane, DatagramFlow)> {
+        let sealed = self.sealed.as_ref()?;
+        sealed.datagrams.as_ref()?;
+        let lane = self.socket.lane()?;
+        let flow = DatagramFlow::new(lane.index(), sealed.stream);
+        Some((lane, flow))
+    }
+
+    pub(crate) fn datagram_keys(&self) -> Option<&DatagramKeys> {
+        self.sealed.as_ref()?.datagrams.as_deref()
+    }
+
+    /// Seals the first `count` bytes of the last [`Inner::spare`] for the way
+    /// beside the stream; `None` when only the stream can take them.
+    pub(crate) fn seal_beside(&mut self, count: usize, flow: &mut DatagramFlow) -> Option<Vec<u8>> {
+        let keys = self.sealed.as_ref()?.datagrams.as_deref()?;
+        let sealed = flow.seal(keys, self.tx.room().get(HEAD..HEAD + count)?);
+        self.tx.release_if_empty();
+        sealed
     }
 
     /// Queues a frame of another kind; `payload` is small.

@@ -77,7 +77,8 @@ impl Path {
             .rsplit_once(':')
             .map_or("localhost", |(host, _)| host);
         let name = host.trim_start_matches('[').trim_end_matches(']');
-        let connect = quic::Dialled::connect(peer, name, knock, &config.tls, &config.tasks);
+        let ground = (&config.tasks, Arc::clone(&config.counters));
+        let connect = quic::Dialled::connect(peer, name, knock, &config.tls, ground);
         in_time(Box::pin(connect)).await.map(Self::Quic)
     }
 

@@ -36,7 +36,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::carrier::{Socket, Wire};
+use crate::counters::Counters;
 use crate::entropy::random;
+use crate::lane::Lanes;
 use crate::tasks::Tasks;
 
 mod filter;
@@ -118,6 +120,7 @@ pub struct Door {
     endpoint: Endpoint,
     /// Streams of a connection that has proved a secret.
     streams: u16,
+    counters: Arc<Counters>,
 }
 
 impl Door {
@@ -130,7 +133,7 @@ impl Door {
         socket: UdpSocket,
         channels: u16,
         judge: Judge,
-        tasks: &Tasks,
+        (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
         socket.set_nonblocking(true)?;
         let seed = u64::from_be_bytes(random()?);
@@ -149,8 +152,11 @@ impl Door {
             Arc::new(filter),
             Arc::new(runtime),
         )?;
-        let streams = channels.saturating_add(1);
-        Ok(Self { endpoint, streams })
+        Ok(Self {
+            endpoint,
+            streams: channels.saturating_add(1),
+            counters,
+        })
     }
 
     /// Takes connections until `stop`; those that are there go on until `tasks`
@@ -174,6 +180,7 @@ impl Door {
                 continue;
             }
             let (place, serve, streams) = (place(), serve.clone(), self.streams);
+            let counters = Arc::clone(&self.counters);
             tasks.spawn_until_stopped(async move {
                 let connected = tokio::time::timeout(HANDSHAKE, incoming.into_future());
                 tokio::pin!(place);
@@ -182,7 +189,7 @@ impl Door {
                     () = &mut place => return,
                 };
                 if let Ok(Ok(connection)) = connected {
-                    let guest = Arc::new(Guest::new(connection, streams));
+                    let guest = Arc::new(Guest::new(connection, streams, counters));
                     guest.stay(place, serve).await;
                 }
             });
@@ -194,13 +201,15 @@ impl Door {
 /// A connection, on the edge.
 struct Guest {
     connection: Connection,
+    lanes: Arc<Lanes>,
     streams: u16,
     proved: CancellationToken,
 }
 
 impl Guest {
-    fn new(connection: Connection, streams: u16) -> Self {
+    fn new(connection: Connection, streams: u16, counters: Arc<Counters>) -> Self {
         Self {
+            lanes: Lanes::new(connection.clone(), counters),
             connection,
             streams,
             proved: CancellationToken::new(),
@@ -228,6 +237,7 @@ impl Guest {
         };
         tokio::select! {
             () = self.take_streams(serve) => {}
+            () = self.lanes.run() => {}
             () = outstayed => {}
         }
         self.connection.close(VarInt::from_u32(0), b"");
@@ -250,7 +260,13 @@ impl Guest {
             };
             let Ok((send, recv)) = next else { return };
             let held = Held::Taken(Arc::clone(self), open.token());
-            let wire: Box<dyn Wire> = Box::new(QuicStream { send, recv, held });
+            let stream = QuicStream {
+                send,
+                recv,
+                lanes: Arc::clone(&self.lanes),
+                held,
+            };
+            let wire: Box<dyn Wire> = Box::new(stream);
             serve(Socket::from(wire), peer);
         }
     }
@@ -269,6 +285,7 @@ impl Guest {
 #[derive(Clone)]
 pub(crate) struct Dialled {
     connection: Connection,
+    lanes: Arc<Lanes>,
     held: Arc<DropGuard>,
 }
 
@@ -279,7 +296,7 @@ impl Dialled {
         name: &str,
         knock: Knock,
         config: &rustls::ClientConfig,
-        tasks: &Tasks,
+        (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> io::Result<Self> {
         let any: SocketAddr = if peer.is_ipv4() {
             ([0, 0, 0, 0], 0).into()
@@ -303,10 +320,11 @@ impl Dialled {
         };
         let unused = CancellationToken::new();
         let held = Arc::new(unused.clone().drop_guard());
-        let kept = connection.clone();
+        let lanes = Lanes::new(connection.clone(), counters);
+        let (kept, read) = (connection.clone(), Arc::clone(&lanes));
         tasks.spawn_until_stopped(async move {
             tokio::select! {
-                _ = kept.closed() => {}
+                () = read.run() => {}
                 () = async {
                     unused.cancelled().await;
                     tokio::time::sleep(LINGER).await;
@@ -314,14 +332,25 @@ impl Dialled {
             }
             endpoint.wait_idle().await;
         });
-        Ok(Self { connection, held })
+        Ok(Self {
+            connection,
+            lanes,
+            held,
+        })
     }
 
     /// A new stream to the door.
     pub(crate) async fn open(&self) -> io::Result<Socket> {
         let (send, recv) = self.connection.open_bi().await?;
         let held = Held::Dialled(Arc::clone(&self.held));
-        let wire: Box<dyn Wire> = Box::new(QuicStream { send, recv, held });
+        let lanes = Arc::clone(&self.lanes);
+        let stream = QuicStream {
+            send,
+            recv,
+            lanes,
+            held,
+        };
+        let wire: Box<dyn Wire> = Box::new(stream);
         Ok(Socket::from(wire))
     }
 }
@@ -345,6 +374,7 @@ async fn refused(any: SocketAddr, peer: SocketAddr) -> io::Error {
 struct QuicStream {
     send: SendStream,
     recv: RecvStream,
+    lanes: Arc<Lanes>,
     held: Held,
 }
 
@@ -360,6 +390,11 @@ enum Held {
 impl Wire for QuicStream {
     fn carrier(&self) -> Carrier {
         Carrier::Quic
+    }
+
+    fn lanes(&self) -> Option<(Arc<Lanes>, u32)> {
+        let index = u32::try_from(self.send.id().index()).ok()?;
+        Some((Arc::clone(&self.lanes), index))
     }
 
     fn proved(&self) {

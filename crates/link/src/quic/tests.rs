@@ -37,12 +37,18 @@ where
     let judge = Arc::new(|knock: &Knock| knock.fits(&keys(), &EDGE));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let door = Door::open(socket, 8, judge, &tasks).unwrap();
+    let door = Door::open(socket, 8, judge, (&tasks, Arc::default())).unwrap();
     let (give, taken) = mpsc::channel(16);
     let serve = move |socket, _| give.try_send(socket).unwrap();
     tasks.spawn(door.serve(links.clone(), stop.clone(), place, serve));
     let config = crate::tls::unverified().unwrap();
-    let dialled = Dialled::connect(address, "localhost", knock, &config, &tasks);
+    let dialled = Dialled::connect(
+        address,
+        "localhost",
+        knock,
+        &config,
+        (&tasks, Arc::default()),
+    );
     let dialled = timeout(SOON, dialled).await.unwrap().unwrap();
     World {
         dialled,
@@ -138,7 +144,13 @@ async fn a_closed_door_lets_nobody_in_and_cuts_nobody() {
     let config = crate::tls::unverified().unwrap();
     let knock = Knock::make(&keys(), &EDGE, 1_000_000, [4, 3, 2, 1]);
     let address = world.dialled.connection.remote_address();
-    let late = Dialled::connect(address, "localhost", knock, &config, &world.tasks);
+    let late = Dialled::connect(
+        address,
+        "localhost",
+        knock,
+        &config,
+        (&world.tasks, Arc::default()),
+    );
     let answered = timeout(Duration::from_millis(500), late).await;
     assert!(answered.is_err(), "a closed door answers");
     let (mut ours, mut theirs) = world.stream().await;

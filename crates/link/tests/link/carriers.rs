@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use adit_link::Socket;
 use adit_link::agent::Spot;
 use adit_link::quic;
 use adit_link::tasks::Tasks;
 use adit_link::websocket::{Base, id_of, taken};
+use adit_link::{Counters, Socket};
 use adit_link_proto::PskKeys;
 use adit_model::{Carrier, Identity};
 use rustls::ServerConfig;
@@ -30,14 +30,14 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    pub(crate) async fn open(carrier: Carrier, tasks: &Tasks) -> Self {
+    pub(crate) async fn open(carrier: Carrier, tasks: &Tasks, counters: Arc<Counters>) -> Self {
         if carrier == Carrier::Quic {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
             let keys = PskKeys::new(&super::psk());
             let edge = Identity::from_seed([1; 32]).unwrap().public();
             let judge = Arc::new(move |knock: &adit_link_proto::Knock| knock.fits(&keys, &edge));
-            let door = quic::Door::open(socket, 4096, judge, tasks).unwrap();
+            let door = quic::Door::open(socket, 4096, judge, (tasks, counters)).unwrap();
             return Self::Quic(door, address);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

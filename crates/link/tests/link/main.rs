@@ -151,16 +151,18 @@ fn psk() -> Psk {
 impl World {
     async fn start(carrier: Carrier, max_channels: u16) -> Self {
         let tasks = Tasks::new();
-        Self::over(Door::open(carrier, &tasks).await, tasks, max_channels)
+        let counters = Arc::new(Counters::default());
+        let door = Door::open(carrier, &tasks, Arc::clone(&counters)).await;
+        Self::over(door, (tasks, counters), max_channels)
     }
 
     fn behind(listener: TcpListener, max_channels: u16) -> Self {
-        Self::over(Door::Tcp(listener), Tasks::new(), max_channels)
+        let ground = (Tasks::new(), Arc::default());
+        Self::over(Door::Tcp(listener), ground, max_channels)
     }
 
-    fn over(door: Door, tasks: Tasks, max_channels: u16) -> Self {
+    fn over(door: Door, (tasks, counters): (Tasks, Arc<Counters>), max_channels: u16) -> Self {
         let (tell, link) = watch::channel(None);
-        let counters = Arc::new(Counters::default());
         let edge = Arc::new(Identity::from_seed([1; 32]).unwrap());
         let config = DialConfig {
             spots: vec![door.spot()],
@@ -272,6 +274,7 @@ async fn serve(
     let Some(proved) = first.prove_link(&keys, &identity.public()) else {
         return;
     };
+    socket.prepare().unwrap();
     let fresh = EdgeFresh {
         ephemeral: entropy::random().unwrap(),
         nonce: entropy::random().unwrap(),
@@ -337,14 +340,14 @@ async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
     for round in 0..5u8 {
         let stream = link.open(&flow(7)).await.unwrap();
         let mut flow = Datagrams::of(stream).unwrap();
-        let sent: Vec<_> = sizes.iter().map(|size| vec![round; *size]).collect();
-        let mut sending = sent.iter();
+        let mut sent: Vec<_> = sizes.iter().map(|size| vec![round; *size]).collect();
+        let mut sending = sent.clone().into_iter();
         let mut back = Vec::new();
         while back.len() < sent.len() {
             while !flow.is_full()
                 && let Some(datagram) = sending.next()
             {
-                assert!(flow.send(datagram).unwrap());
+                assert!(flow.send(&datagram).unwrap());
             }
             let found = poll_fn(|cx| {
                 let _ = flow.poll_flush(cx).map(Result::unwrap);
@@ -353,6 +356,11 @@ async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
             assert_eq!(found.await.unwrap(), Fill::Data);
             back.push(flow.datagram().to_vec());
         }
+        if carrier == Carrier::Quic {
+            // They may overtake each other.
+            back.sort();
+            sent.sort();
+        }
         assert!(back == sent);
         // The datagram that comes after our end costs nothing.
         flow.retire(&world.tasks);
@@ -360,6 +368,9 @@ async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
             tokio::task::yield_now().await;
         }
     }
+    // Small ones go beside the stream, where there is such a way.
+    let beside = world.counters.datagrams_beside.load(Ordering::Relaxed);
+    assert_eq!(beside > 0, carrier == Carrier::Quic, "{beside}");
     assert_eq!(world.counters.streams_opened.load(Ordering::Relaxed), 5);
     assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 2);
     world.tasks.close(Duration::from_secs(5)).await;
