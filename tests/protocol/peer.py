@@ -310,8 +310,8 @@ class Frames:
 
 
 class Transcript:
-    def __init__(self):
-        self.value = sha256(b"adit/1 link transcript")
+    def __init__(self, label="adit/1 link transcript"):
+        self.value = sha256(label.encode())
 
     def add(self, entry):
         self.value = sha256(self.value + u32(len(entry)) + entry)
@@ -403,6 +403,41 @@ class Session:
         context = u64(number_) + u32(self.epoch)
         labels = ("adit/1 channel agent to edge", "adit/1 channel edge to agent")
         return [Direction(self.suite, expand(prk, label, context)) for label in labels]
+
+
+class PeerStage:
+    """What two agents in a private tunnel have after the answer."""
+
+    def __init__(self, name, first, answer, dh):
+        self.transcript = Transcript("adit/1 peer transcript")
+        for entry in (name.encode(), first, answer):
+            self.transcript.add(entry)
+        self.suite = answer[49]
+        self.prk = extract(self.transcript.value, dh)
+        self.keys = {side: expand(self.prk, f"adit/1 peer {side} finished")
+                     for side in ("forwarder", "target")}
+        self.master = expand(self.prk, "adit/1 peer master")
+        self.to_target, self.to_forwarder = self.ways(self.prk, "handshake ")
+
+    def ways(self, prk, kind=""):
+        """Both directions: to the target, to the forwarder."""
+        labels = (f"adit/1 peer {kind}forwarder to target",
+                  f"adit/1 peer {kind}target to forwarder")
+        return [Direction(self.suite, expand(prk, label)) for label in labels]
+
+    def signed(self, side, public):
+        label = f"adit/1 peer {side} signature".encode()
+        return label + b"\0" + self.transcript.value + public
+
+    def hello(self, side, seed):
+        public = public_of(seed)
+        body = field(1, public) + field(2, sign(seed, self.signed(side, public)))
+        return body + field(5, mac(self.keys[side], self.transcript.value + body))
+
+    def session(self):
+        """The stream's first key and both of its directions."""
+        prk2 = extract(self.transcript.value, self.master)
+        return prk2, *self.ways(prk2)
 
 
 # --- Vectors ---------------------------------------------------------------
@@ -592,7 +627,51 @@ def make_compressed(rows):
     return made
 
 
+def make_peer_stream(stage, inputs):
+    prk2, to_target, to_forwarder = stage.session()
+    made = {"prk": prk2.hex(), "forwarder_to_target": to_target.values(),
+            "target_to_forwarder": to_forwarder.values()}
+    for side, direction in (("forwarder", to_target), ("target", to_forwarder)):
+        payload = bytes.fromhex(inputs[f"{side}_payload"])
+        made[f"{side}_frames"] = [direction.seal(TYPES["DATA"], payload).hex(),
+                                  direction.seal(TYPES["FIN"]).hex()]
+    return made
+
+
+def make_peer(inputs):
+    raw = {name: bytes.fromhex(value) for name, value in inputs.items()
+           if name.endswith(("seed", "ephemeral", "nonce"))}
+    mine, theirs = raw["forwarder_ephemeral"], raw["target_ephemeral"]
+    check_private(mine)
+    check_private(theirs)
+    first = bytes([1, inputs["forwarder_suites"], 0, 0]) + raw["forwarder_nonce"] + share_of(mine)
+    answer = share_of(theirs) + raw["target_nonce"] + bytes([1, inputs["suite"]])
+    if len(first) != 52 or len(answer) != 50:
+        raise Broken("a message has a length that it does not have")
+    dh = x25519(mine, share_of(theirs))
+    if dh != x25519(theirs, share_of(mine)):
+        raise Broken("both sides of the exchange differ")
+    stage = PeerStage(inputs["name"], first, answer, dh)
+    made = {
+        "inputs": inputs, "first": first.hex(), "answer": answer.hex(), "dh": dh.hex(),
+        "prk": stage.prk.hex(), "forwarder_to_target": stage.to_target.values(),
+        "target_to_forwarder": stage.to_forwarder.values(),
+        "forwarder_finished": stage.keys["forwarder"].hex(),
+        "target_finished": stage.keys["target"].hex(), "master": stage.master.hex(),
+        "transcript": [stage.transcript.value.hex()],
+    }
+    # The target tells first who it is.
+    for side, direction in (("target", stage.to_forwarder), ("forwarder", stage.to_target)):
+        body = stage.hello(side, raw[f"{side}_seed"])
+        made[f"{side}_hello"] = shown(direction, TYPES["HELLO"], body)
+        stage.transcript.add(bytes([TYPES["HELLO"]]) + body)
+        made["transcript"].append(stage.transcript.value.hex())
+    made["verdict"] = shown(stage.to_forwarder, TYPES["VERDICT"], b"\x01")
+    return made | {"stream": make_peer_stream(stage, inputs)}
+
+
 MAKERS = {
+    "peers.json": lambda kept: [make_peer(row["inputs"]) for row in kept],
     "compressed.json": make_compressed,
     "link-chacha20-poly1305.json": lambda kept: make_link(kept["inputs"]),
     "link-aes-256-gcm.json": lambda kept: make_link(kept["inputs"]),

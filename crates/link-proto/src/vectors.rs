@@ -22,6 +22,7 @@ use crate::{
 mod bodies;
 mod derived;
 mod packed;
+mod peers;
 
 use derived::{Derived, Sent, entry, open};
 
