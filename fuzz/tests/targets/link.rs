@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use adit_fuzz::{edited, holds, scripted, target};
 use adit_link_proto::{
     AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake, First, Opener,
-    Packer, PskKeys, Scratch, Sealer, Suite, Suites, Timing, plain_len, unpack,
+    Packer, PeerEvent, PeerForwarder, PeerFresh, PeerTarget, PskKeys, Scratch, Sealer, Suite,
+    Suites, Timing, plain_len, unpack,
 };
-use adit_model::{Identity, InstanceId, LinkId, Psk, PublicKey};
+use adit_model::{Identity, InstanceId, LinkId, Psk, PublicKey, TunnelName};
 use adit_wire::{AuthOk, Compression, FrameKind, HEAD, LENGTH, MAX_PAYLOAD, TAG};
 
 const UNIX: u64 = 1_750_000_000;
@@ -261,4 +262,79 @@ fn feed(bytes: &[u8], script: &[u8], mut take: impl FnMut(&[u8]) -> bool) {
         }
         rest = after;
     }
+}
+
+/// The same between two agents of a private tunnel, where the edge is who
+/// alters: nobody is let in, and nobody believes to be.
+#[test]
+fn peers() {
+    scripted("peers", |script| match script.split_first() {
+        Some((first, rest)) => meet(first % 4, rest),
+        None => meet(0, script),
+    });
+}
+
+fn meet(alter: u8, script: &[u8]) {
+    let mut whole = true;
+    let mut change = |step: u8, bytes: Vec<u8>| {
+        if step != alter {
+            return (bytes, whole);
+        }
+        let received = edited(std::slice::from_ref(&bytes), script);
+        whole = received.starts_with(&bytes);
+        (received, whole)
+    };
+    let fresh = |seed| PeerFresh {
+        ephemeral: [seed; 32],
+        nonce: [seed; 16],
+    };
+    let (name, both) = (TunnelName::parse("db").unwrap(), Suites { aes: true });
+    let (own, other) = (Arc::new(agent_identity()), Arc::new(edge_identity()));
+    let wanted = other.public();
+    let started = PeerForwarder::start(name.clone(), wanted, own.clone(), fresh(4), both);
+    let mut forwarder = started.unwrap();
+    let mut target = PeerTarget::start(name, other, fresh(6), both);
+
+    let (first, _) = change(0, drain(|| forwarder.poll_transmit()));
+    hand(&first, script, |waiting| target.handle_input(waiting).ok());
+    let (answer, whole) = change(1, drain(|| target.poll_transmit()));
+    hand(&answer, script, |waiting| {
+        forwarder.handle_input(waiting).ok()
+    });
+    let hello = drain(|| forwarder.poll_transmit());
+    assert!(
+        whole || hello.is_empty(),
+        "the forwarder told who it is over an altered way"
+    );
+
+    let (hello, whole) = change(2, hello);
+    hand(&hello, script, |waiting| target.handle_input(waiting).ok());
+    let Some(PeerEvent::Proved(identity)) = target.poll_event() else {
+        return;
+    };
+    assert!(whole, "the target took an altered forwarder");
+    assert_eq!(identity, own.public());
+    target.decide(true).unwrap();
+
+    let (verdict, whole) = change(3, drain(|| target.poll_transmit()));
+    hand(&verdict, script, |waiting| {
+        forwarder.handle_input(waiting).ok()
+    });
+    let event = forwarder.poll_event();
+    assert!(
+        whole || event.is_none(),
+        "the forwarder took an altered verdict"
+    );
+    assert_eq!(forwarder.finish().is_ok(), event == Some(PeerEvent::Live));
+}
+
+/// In pieces, to a side that takes what is whole off the front.
+fn hand(bytes: &[u8], script: &[u8], mut take: impl FnMut(&[u8]) -> Option<usize>) {
+    let mut waiting = Vec::new();
+    feed(bytes, script, |part| {
+        waiting.extend_from_slice(part);
+        let taken = take(&waiting);
+        waiting.drain(..taken.unwrap_or_default());
+        taken.is_some()
+    });
 }
