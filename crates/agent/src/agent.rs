@@ -10,12 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_link::Forwards;
 use adit_link::agent::{AgentLink, DialConfig, DialError, LinkEvent, Unreached, Way};
 use adit_link::tasks::Tasks;
 use adit_model::Code;
 use adit_wire::{Drain, Message, TunnelState, TunnelStatus};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +23,7 @@ use crate::climb::Climb;
 use crate::error::{AgentError, unreached};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forgotten::Remembered;
-use crate::forwards::{Door, With};
+use crate::forwards::{Door, Doors, With};
 use crate::known::Known;
 use crate::ladder::{Carriage, Ladder};
 use crate::link::Link;
@@ -58,10 +56,8 @@ pub(crate) struct Agent {
     attempt: Option<Attempt>,
     /// A look for a better carrier while a link serves.
     looking: Option<Attempt>,
-    /// What local doors begin streams on.
-    forwards: watch::Sender<Option<Forwards>>,
-    /// What is told of local doors when a link is live.
-    doors: Vec<AgentEvent>,
+    /// Local doors to private tunnels of other agents.
+    doors: Doors,
     /// Links whose streams go on to their end.
     retiring: Tasks,
     stopping: CancellationToken,
@@ -102,8 +98,7 @@ impl Agent {
             network: Network::new(),
             link: None,
             attempt: None,
-            forwards: watch::Sender::new(None),
-            doors: Vec::new(),
+            doors: Doors::new(),
             stopping: CancellationToken::new(),
         }
     }
@@ -113,12 +108,9 @@ impl Agent {
         let with = With {
             identity: Arc::clone(&self.dial.identity),
             teller: Arc::clone(&self.teller),
-            links: self.forwards.subscribe(),
+            stopping: self.stopping.clone(),
         };
-        for door in doors {
-            self.doors.push(door.live());
-            door.serve(&with, &self.dial.tasks);
-        }
+        self.doors.serve(doors, &with, &self.dial.tasks);
     }
 
     /// Serves until told to stop, or until there is no sense in going on.
@@ -197,10 +189,8 @@ impl Agent {
             carrier,
             version: link.auth().version.clone(),
         });
-        self.forwards.send_replace(Some(link.forwards()));
-        for door in &self.doors {
-            self.teller.tell(door.clone());
-        }
+        let forwards = link.forwards();
+        self.doors.lead(forwards, streams.clone(), &self.teller);
         let link = Link::new(link, streams);
         for tunnel in self.tunnels.all() {
             link.send(Message::OpenTunnel(tunnel.open_message()));
@@ -310,7 +300,7 @@ impl Agent {
         let Some(link) = self.link.take() else {
             return Ok(());
         };
-        self.forwards.send_replace(None);
+        self.doors.wait();
         self.judge(&link);
         if link.was_well() {
             self.backoff.reset(Instant::now());
@@ -328,7 +318,7 @@ impl Agent {
 
     fn on_drain(&mut self, drain: &Drain) {
         let Some(link) = self.link.take() else { return };
-        self.forwards.send_replace(None);
+        self.doors.wait();
         self.teller.tell(AgentEvent::Draining {
             seconds: drain.seconds,
         });
@@ -435,7 +425,7 @@ impl Agent {
         self.attempt = None;
         self.tunnels.close();
         self.stopping.cancel();
-        let streams = self.tunnels.open_streams();
+        let streams = self.tunnels.open_streams() + self.doors.open_streams();
         self.teller.tell(AgentEvent::Stopping { streams });
         let ended = async {
             if let Some(link) = &mut self.link {

@@ -4,6 +4,9 @@
 //! a stream to the tunnel, inside which this agent and the other one prove to
 //! each other who they are; only then do bytes pass, sealed between the two.
 //!
+//! An agent that stops takes no more connections; those that are open count as
+//! streams of the link that carries them, so that they go on to their end.
+//!
 //! Invariant: a connection that does not come through, or breaks off, is reset,
 //! never ended in order.
 
@@ -21,6 +24,9 @@ use adit_wire::{Forward, ResetReason};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::AgentError;
 use crate::events::{AgentEvent, Teller};
@@ -69,7 +75,7 @@ impl Door {
     }
 
     /// What is told of it once the edge is reached.
-    pub(crate) fn live(&self) -> AgentEvent {
+    fn live(&self) -> AgentEvent {
         AgentEvent::Live {
             tunnel: self.settings.name.clone(),
             url: format!("tcp://{}", self.address),
@@ -78,21 +84,28 @@ impl Door {
     }
 
     /// Serves its connections until the tasks are stopped.
-    pub(crate) fn serve(self, with: &With, tasks: &Tasks) {
+    fn serve(self, doors: &Doors, with: &With, tasks: &Tasks) {
         let open = Arc::new(Open {
             settings: self.settings,
             with: with.clone(),
+            way: doors.way.subscribe(),
+            all: doors.open.clone(),
             next: AtomicU64::new(1),
             reported: Mutex::new(None),
         });
         let (listener, of_streams) = (self.listener, tasks.clone());
+        let stopping = with.stopping.clone();
         let places = Arc::new(Semaphore::new(MOST));
         tasks.spawn_until_stopped(async move {
             loop {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                     return;
                 };
-                let Ok((socket, _)) = listener.accept().await else {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = stopping.cancelled() => return,
+                };
+                let Ok((socket, _)) = accepted else {
                     sleep(PAUSE).await;
                     continue;
                 };
@@ -106,18 +119,79 @@ impl Door {
     }
 }
 
+/// All doors of an agent.
+pub(crate) struct Doors {
+    /// What is told of them when a link is live.
+    live: Vec<AgentEvent>,
+    /// What they begin streams on.
+    way: watch::Sender<Option<Way>>,
+    /// Their open connections.
+    open: TaskTracker,
+}
+
+/// A live link, and what it is kept for.
+#[derive(Clone)]
+struct Way {
+    link: Forwards,
+    streams: TaskTracker,
+}
+
 /// What all doors share.
 #[derive(Clone)]
 pub(crate) struct With {
     pub(crate) identity: Arc<Identity>,
     pub(crate) teller: Arc<Teller>,
-    /// The live link, if there is one.
-    pub(crate) links: watch::Receiver<Option<Forwards>>,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Doors {
+    pub(crate) fn new() -> Self {
+        Self {
+            live: Vec::new(),
+            way: watch::Sender::new(None),
+            open: TaskTracker::new(),
+        }
+    }
+
+    /// Serves these until the tasks are stopped.
+    pub(crate) fn serve(&mut self, doors: Vec<Door>, with: &With, tasks: &Tasks) {
+        for door in doors {
+            self.live.push(door.live());
+            door.serve(self, with, tasks);
+        }
+    }
+
+    /// A link is live, whose `streams` it waits for before it ends.
+    pub(crate) fn lead(&self, link: Forwards, streams: TaskTracker, teller: &Teller) {
+        self.way.send_replace(Some(Way { link, streams }));
+        for event in &self.live {
+            teller.tell(event.clone());
+        }
+    }
+
+    /// There is no link.
+    pub(crate) fn wait(&self) {
+        self.way.send_replace(None);
+    }
+
+    /// How many connections go through them.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// Kept while a connection is open: nobody ends it who can wait.
+struct Kept {
+    _place: adit_link::Place,
+    _of_link: TaskTrackerToken,
+    _of_agent: TaskTrackerToken,
 }
 
 struct Open {
     settings: ForwardSettings,
     with: With,
+    way: watch::Receiver<Option<Way>>,
+    all: TaskTracker,
     next: AtomicU64,
     reported: Mutex<Option<(Instant, Code)>>,
 }
@@ -132,7 +206,7 @@ impl Open {
         // Reset when it is dropped before its end.
         let local = Local::from(socket);
         match self.connect().await {
-            Ok((stream, _place)) => {
+            Ok((stream, _kept)) => {
                 let (carried, _) = pump(stream, local).await;
                 let name = &self.settings.name;
                 match carried.broken {
@@ -150,14 +224,15 @@ impl Open {
         }
     }
 
-    async fn connect(&self) -> Result<(PeerStream, adit_link::Place), Failed> {
-        let mut links = self.with.links.clone();
+    async fn connect(&self) -> Result<(PeerStream, Kept), Failed> {
+        let mut links = self.way.clone();
         let link = timeout(WAIT_TIME, links.wait_for(Option::is_some)).await;
         let link = link.ok().and_then(Result::ok).and_then(|link| link.clone());
-        let link = link.ok_or_else(|| {
+        let Way { link, streams } = link.ok_or_else(|| {
             let why = "there is no link to the edge now";
             Failed(Code::LINK_LOST, why.to_owned())
         })?;
+        let (of_link, of_agent) = (streams.token(), self.all.token());
         let wish = Forward {
             name: self.settings.name.clone(),
             conn: ConnId(self.next.fetch_add(1, Ordering::Relaxed)),
@@ -172,7 +247,12 @@ impl Open {
         })?;
         let met = PeerStream::connect(opened.stream, handshake).await;
         let stream = met.map_err(|failure| self.failed(&failure))?;
-        Ok((stream, opened.place))
+        let kept = Kept {
+            _place: opened.place,
+            _of_link: of_link,
+            _of_agent: of_agent,
+        };
+        Ok((stream, kept))
     }
 
     fn handshake(&self) -> std::io::Result<PeerForwarder> {

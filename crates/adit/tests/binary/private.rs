@@ -181,6 +181,33 @@ fn a_revoked_agent_of_either_side_loses_its_private_streams_within_a_second() {
     }
 }
 
+/// On SIGTERM of the agent that asks nobody comes in any more, and who is
+/// there goes on to the end.
+#[test]
+fn a_forwarder_that_stops_lets_its_connections_end() {
+    let lab = Lab::new();
+    let edge = lab.edge("");
+    for who in [SERVING, ASKING] {
+        lab.join(&edge, who);
+    }
+    let service = origin(|mut socket: Socket| {
+        socket.send("hello\n");
+        let (said, _) = socket.rest();
+        socket.send(said);
+    });
+    let _serving = serve(&lab, service);
+    let (asking, at) = ask(&lab);
+    let mut visitor = Socket::dial(at);
+    visitor.until("hello\n");
+    asking.process.terminate();
+    until_true("it takes no more", || TcpStream::connect(at).is_err());
+    visitor.send(vec![b'y'; 1_000_000]);
+    visitor.finish();
+    let (rest, clean) = visitor.rest();
+    assert!(clean && rest == vec![b'y'; 1_000_000], "{}", rest.len());
+    assert_eq!(asking.ended().code, 0);
+}
+
 /// Whether a process has these bytes anywhere in its memory now.
 fn remembers(process: u32, bytes: &[u8]) -> bool {
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
