@@ -116,7 +116,7 @@ impl Context<'_> {
 
     fn check(&self, open: &OpenTunnel) -> Result<(), Refused> {
         if let TunnelKind::Other(_) = open.kind {
-            let why = "this edge carries HTTP, TCP, UDP and TLS tunnels only";
+            let why = "this edge carries HTTP, TCP, UDP, TLS and private tunnels only";
             return Err((Code::TUNNEL_KIND, why.into()));
         }
         if open.kind != TunnelKind::Http && open.auth.is_some() {

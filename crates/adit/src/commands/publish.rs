@@ -99,14 +99,8 @@ impl Publish {
     pub(crate) fn run(&self, name: Option<&str>, carries: Carries, remarks: &Remarks) -> Outcome {
         let name = name.map(TunnelName::parse).transpose();
         let name = name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?;
-        if let (
-            Some(_),
-            Carries::Bytes {
-                by: By::Agents(_), ..
-            },
-        ) = (self.compression, &carries)
-        {
-            let what = "--compression has no meaning here: agents seal a private tunnel themselves";
+        if let (Some(_), Some(why)) = (self.compression, uncompressed(&carries)) {
+            let what = format!("--compression has no meaning here: {why}");
             return Err(Failure::with(Code::USAGE, what, "leave it out"));
         }
         let mut config = settings::agent(None, &self.reach.options()?, remarks)?;
@@ -125,5 +119,16 @@ impl Publish {
             compression: self.compression,
         }];
         agent_seam::publish(config, self.reach.log, remarks)
+    }
+}
+
+/// Why frames of a tunnel are never compressed.
+fn uncompressed(carries: &Carries) -> Option<&'static str> {
+    match carries {
+        Carries::Bytes {
+            by: By::Agents(_), ..
+        } => Some("agents seal a private tunnel themselves"),
+        Carries::Datagrams { .. } => Some("each datagram crosses as it is"),
+        _ => None,
     }
 }

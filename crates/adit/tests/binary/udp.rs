@@ -52,6 +52,11 @@ fn dns_is_published_with_one_command() {
     let said = lab.run(&["udp", "http://nas.lan:53"]);
     said.refused(2, "ADIT-1002", &["UDP"]);
     assert!(said.err.contains("write nas.lan:53"), "{said:?}");
+    lab.run(&["udp", "53", "--compression", "auto"]).refused(
+        2,
+        "ADIT-1001",
+        &["--compression", "datagram"],
+    );
 }
 
 #[test]
