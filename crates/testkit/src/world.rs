@@ -78,8 +78,7 @@ impl World {
             "[server]\ndomain = \"test\"\ndata = \"{}\"\nworkers = 2\n{keys}\n{tables}\n{log}",
             data.display()
         );
-        let any =
-            "[doors]\nhttp = \"127.0.0.1:0\"\nlink = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\n";
+        let any = "[doors]\nhttp = \"127.0.0.1:0\"\nlink = \"127.0.0.1:0\"\nquic = \"off\"\napi = \"127.0.0.1:0\"\n";
         let edge = start(&runtime, &format!("{config}{any}{doors}"));
         Self {
             runtime: Arc::new(runtime),
@@ -168,7 +167,7 @@ impl World {
     pub fn start_edge(&mut self) {
         assert!(self.edge.is_none(), "the edge runs already");
         let doors = format!(
-            "[doors]\nhttp = \"{}\"\nlink = \"{}\"\napi = \"{}\"\n{}",
+            "[doors]\nhttp = \"{}\"\nlink = \"{}\"\nquic = \"off\"\napi = \"{}\"\n{}",
             self.http(),
             self.link(),
             self.api(),

@@ -75,6 +75,7 @@ fn an_agent_stays_reachable_while_its_ways_are_closed() {
     // What worked on this network is tried first the next time.
     let second = agent(&apart, &[]);
     until_on(&second, &["websocket"]);
+    second.live("it");
     answers(&apart);
 
     // And what is better is found again once it works.
@@ -114,6 +115,7 @@ fn the_only_way_out_may_be_a_proxy() {
     let url = format!("http://me:hidden-one@{}", http.address);
     let web = agent(&apart, &[("HTTPS_PROXY", &url)]);
     until_on(&web, &["websocket"]);
+    web.live("it");
     answers(&apart);
     let passed = format!("CONNECT {}:443", apart.end("edge").address());
     until_true("the proxy has seen it", || {
@@ -132,6 +134,7 @@ fn the_only_way_out_may_be_a_proxy() {
     ];
     let by_socks = agent(&apart, &by_socks);
     until_on(&by_socks, &["tcp"]);
+    by_socks.live("it");
     answers(&apart);
     assert_eq!(by_socks.stop().0, Some(0));
 
