@@ -23,6 +23,7 @@ mod networks;
 mod people;
 mod private;
 mod python;
+mod rates;
 mod ready;
 mod restart;
 mod secrets;

@@ -334,8 +334,6 @@ fn never_read(visitors: usize, part: &[u8]) {
     for stream in &streams {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
-    // The visitors stay: a kernel resets what a program has left behind when
-    // that takes it too long to send.
     let read: usize = thread::scope(|scope| {
         let drains: Vec<_> = kept
             .iter_mut()

@@ -90,7 +90,7 @@ static BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all visitors of the tunnel together: on TCP, TLS and UDP tunnels and upgraded connections.",
+    "Bytes a second each way, of all visitors of the tunnel together; over HTTP, bodies of requests and answers.",
 );
 
 const NETWORK: Parsed<IpNet> = Parsed {
@@ -167,7 +167,7 @@ static AGENT_BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all its visitors together: on TCP, TLS and UDP tunnels and upgraded connections.",
+    "Bytes a second each way, of all its visitors together; over HTTP, bodies of requests and answers.",
 );
 
 /// A `[[tunnel]]`; without a name it is for all others.

@@ -313,9 +313,15 @@ impl Exchange {
         work: &mut Work,
     ) -> Result<Poll<()>, Fail> {
         while !work.out.pending().is_empty() || self.down.direct > 0 {
+            let Some(most) = self.poll_pace_down(cx) else {
+                return self.rest(cx, visitor);
+            };
+            let out = work.out.pending();
+            let out = out.get(..most).unwrap_or(out);
             let direct = self.stream.buffer().get(..self.down.direct);
             let direct = direct.unwrap_or_default();
-            let written = visitor.poll_write(cx, work.out.pending(), direct);
+            let direct = direct.get(..most - out.len()).unwrap_or(direct);
+            let written = visitor.poll_write(cx, out, direct);
             let Poll::Ready(written) = written else {
                 self.taking.waits();
                 return Ok(Poll::Pending);
@@ -323,6 +329,9 @@ impl Exchange {
             let count = written.map_err(|_| Fail::Visitor)?;
             self.taking.moved(count);
             self.silent = None;
+            for pace in &self.paces {
+                pace.moved_down(count);
+            }
             work.draft.sent += count as u64;
             let from_out = count.min(work.out.pending().len());
             work.out.advance(from_out);
@@ -336,6 +345,33 @@ impl Exchange {
                 Ok(Poll::Pending)
             }
         }
+    }
+
+    /// How much the owner's rules let through to the visitor now; with `None`
+    /// the task is woken when it is some.
+    fn poll_pace_down(&mut self, cx: &mut Context<'_>) -> Option<usize> {
+        let mut most = usize::MAX;
+        self.resting = true;
+        for pace in &mut self.paces {
+            match pace.poll_down(cx) {
+                Poll::Ready(ready) => most = most.min(ready),
+                Poll::Pending => return None,
+            }
+        }
+        self.resting = false;
+        Some(most)
+    }
+
+    /// Waits for the owner's rules; what was written before goes out.
+    fn rest(&mut self, cx: &mut Context<'_>, visitor: &mut Visitor) -> Result<Poll<()>, Fail> {
+        match visitor.poll_flush(cx) {
+            Poll::Ready(sent) => {
+                sent.map_err(|_| Fail::Visitor)?;
+                self.taking.rests();
+            }
+            Poll::Pending => self.taking.waits(),
+        }
+        Ok(Poll::Pending)
     }
 }
 

@@ -28,6 +28,7 @@ use super::up::Up;
 use super::visitor::Peer;
 use crate::backend::Backend;
 use crate::metrics::{BackendFailure, HttpRefusal};
+use crate::rules::Pace;
 use crate::visitor::Visitor;
 
 /// Bytes that are gathered before a write.
@@ -115,6 +116,10 @@ pub(super) struct Exchange {
     pub(super) taking: Rate,
     /// Since when the visitor, of which no more is heard, got nothing.
     pub(super) silent: Option<Instant>,
+    /// At most one for the tunnel and one for its agent; none takes no memory.
+    pub(super) paces: Vec<Pace>,
+    /// The answer waits for them.
+    pub(super) resting: bool,
 }
 
 impl Exchange {
@@ -127,6 +132,8 @@ impl Exchange {
             answered: false,
             taking: Rate::new(facts.settings.body_rate, facts.settings.stall_time),
             silent: None,
+            paces: paces(facts.backend),
+            resting: false,
         }
     }
 
@@ -163,6 +170,10 @@ impl Exchange {
         }
         if self.up.done && !self.hears(cx, visitor, work)? {
             self.silent.get_or_insert_with(Instant::now);
+        }
+        if self.resting {
+            // It is the owner who lets the visitor wait.
+            self.silent = None;
         }
         self.poll_deadlines(cx, timer, facts)
     }
@@ -278,6 +289,13 @@ impl Exchange {
             fault: Fault::Text("backend closed before its answer was whole"),
         }
     }
+}
+
+/// What the owner's rules for the tunnel and for its agent say of bytes.
+fn paces(backend: &Backend) -> Vec<Pace> {
+    let rules = [backend.rule(), backend.agent_rule()];
+    let rules = rules.into_iter().flatten().cloned();
+    rules.filter_map(Pace::new).collect()
 }
 
 /// The backend's answer is no HTTP that could be passed on.

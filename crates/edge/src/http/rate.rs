@@ -34,6 +34,13 @@ impl Rate {
         self.waiting.get_or_insert_with(Instant::now);
     }
 
+    /// The door waits for something else now.
+    pub(super) fn rests(&mut self) {
+        if let Some(since) = self.waiting.take() {
+            self.credit = self.credit.saturating_sub(since.elapsed());
+        }
+    }
+
     /// The visitor moved so many bytes.
     pub(super) fn moved(&mut self, count: usize) {
         let Some(since) = self.waiting.take() else {
@@ -81,6 +88,21 @@ mod tests {
         rate.moved(1_000_000);
         rate.waits();
         assert_eq!(left(&rate), Some(104 + 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_doors_own_rest_costs_no_credit() {
+        let mut rate = Rate::new(500, Duration::from_secs(10));
+        rate.waits();
+        pass(4).await;
+        rate.rests();
+        assert_eq!(rate.deadline(), None);
+        pass(100).await;
+        rate.waits();
+        assert_eq!(
+            rate.deadline(),
+            Some(Instant::now() + Duration::from_secs(6))
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -68,6 +68,14 @@ impl Up {
         }
     }
 
+    /// It is the owner who lets the visitor wait.
+    fn rests(&mut self) {
+        self.patient_until = None;
+        if let Some(rate) = &mut self.rate {
+            rate.rests();
+        }
+    }
+
     fn came(&mut self, count: usize) {
         (self.patient, self.patient_until) = (false, None);
         if let Some(rate) = &mut self.rate {
@@ -112,6 +120,8 @@ enum Pushed {
     Hungry,
     /// The stream has no room.
     Full,
+    /// The owner's rule lets no more of the body through now.
+    Spent,
 }
 
 impl Exchange {
@@ -124,7 +134,8 @@ impl Exchange {
         facts: &Facts<'_>,
     ) -> Result<(), Fail> {
         while !self.up.done && self.up.broken.is_none() {
-            let pushed = self.push(work)?;
+            let most = self.poll_pace_up(cx);
+            let pushed = self.push(work, most)?;
             match self.stream.poll_flush(cx) {
                 Poll::Ready(Ok(())) if pushed == Pushed::All => {
                     self.up.done = true;
@@ -141,12 +152,16 @@ impl Exchange {
                 Poll::Pending if pushed == Pushed::Hungry => {}
                 Poll::Pending => break,
             }
+            if most == 0 {
+                self.up.rests();
+                break;
+            }
             if pushed != Pushed::Hungry {
                 continue;
             }
             // Before the stream is accepted it may come to a second try.
             let may_drop = self.stream.accepted();
-            match visitor.poll_fill(cx, &mut work.input, may_drop) {
+            match visitor.poll_fill_some(cx, &mut work.input, may_drop, most) {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Fail::Visitor),
                 Poll::Ready(Ok(count)) => self.up.came(count),
                 Poll::Pending => {
@@ -158,10 +173,26 @@ impl Exchange {
         Ok(())
     }
 
-    /// Hands over the head and what is here of the body.
-    fn push(&mut self, work: &mut Work) -> Result<Pushed, Fail> {
+    /// How much of the body the owner's rules let through now; with none the
+    /// task is woken when it is more.
+    fn poll_pace_up(&mut self, cx: &mut Context<'_>) -> usize {
+        let mut most = usize::MAX;
+        if !self.up.body.is_done() {
+            for pace in &mut self.paces {
+                match pace.poll_up(cx) {
+                    Poll::Ready(ready) => most = most.min(ready),
+                    Poll::Pending => return 0,
+                }
+            }
+        }
+        most
+    }
+
+    /// Hands over the head and what is here of the body, not much more of it
+    /// than `most`.
+    fn push(&mut self, work: &mut Work, mut most: usize) -> Result<Pushed, Fail> {
         loop {
-            self.gather(work)?;
+            self.gather(work, &mut most)?;
             let lead = work.lead.pending();
             if !lead.is_empty() {
                 let count = self.lend(lead)?;
@@ -174,7 +205,10 @@ impl Exchange {
             if self.up.body.is_done() {
                 return Ok(Pushed::All);
             }
-            let ready = self.up.ready(work.input.unread());
+            if most == 0 && !work.input.unread().is_empty() {
+                return Ok(Pushed::Spent);
+            }
+            let ready = self.up.ready(work.input.unread()).min(most);
             if ready == 0 {
                 return Ok(Pushed::Hungry);
             }
@@ -184,6 +218,7 @@ impl Exchange {
                 return Ok(Pushed::Full);
             }
             self.take(work, count)?;
+            most -= count;
         }
     }
 
@@ -194,22 +229,23 @@ impl Exchange {
     }
 
     /// Puts behind the head what goes with it: a small body, or chunks.
-    fn gather(&mut self, work: &mut Work) -> Result<(), Fail> {
+    fn gather(&mut self, work: &mut Work, most: &mut usize) -> Result<(), Fail> {
         if self.up.chunked {
-            return self.gather_chunks(work);
+            return self.gather_chunks(work, most);
         }
         let ready = self.up.ready(work.input.unread());
-        if ready > 0 && ready <= COPY && !work.lead.pending().is_empty() {
+        if ready > 0 && ready <= COPY.min(*most) && !work.lead.pending().is_empty() {
             let Work { input, lead, .. } = work;
             let data = input.unread().get(..ready).unwrap_or_default();
             lead.bytes.extend_from_slice(data);
             self.take(work, ready)?;
+            *most -= ready;
         }
         Ok(())
     }
 
-    fn gather_chunks(&mut self, work: &mut Work) -> Result<(), Fail> {
-        while work.lead.pending().len() < GATHER && !self.up.body.is_done() {
+    fn gather_chunks(&mut self, work: &mut Work, most: &mut usize) -> Result<(), Fail> {
+        while *most > 0 && work.lead.pending().len() < GATHER && !self.up.body.is_done() {
             let Work {
                 input,
                 lead,
@@ -217,7 +253,12 @@ impl Exchange {
                 ..
             } = work;
             let unread = input.unread();
-            let step = self.up.body.decode(unread).map_err(bad_body)?;
+            let piece = unread.get(..*most).unwrap_or(unread);
+            let mut step = self.up.body.decode(piece).map_err(bad_body)?;
+            if step.consumed == 0 && !step.done && piece.len() < unread.len() {
+                // What cannot be taken in parts.
+                step = self.up.body.decode(unread).map_err(bad_body)?;
+            }
             if step.consumed == 0 && !step.done {
                 break;
             }
@@ -232,8 +273,10 @@ impl Exchange {
                 None if step.done => lead.bytes.extend_from_slice(LAST_CHUNK),
                 None => {}
             }
+            *most = most.saturating_sub(step.consumed);
             work.draft.received += step.consumed as u64;
             work.input.advance(step.consumed);
+            self.moved_up(step.consumed);
         }
         Ok(())
     }
@@ -245,6 +288,13 @@ impl Exchange {
         self.up.count(count)?;
         work.input.advance(count);
         work.draft.received += count as u64;
+        self.moved_up(count);
         Ok(())
+    }
+
+    fn moved_up(&self, count: usize) {
+        for pace in &self.paces {
+            pace.moved_up(count);
+        }
     }
 }

@@ -16,7 +16,20 @@ impl Visitor {
         input: &mut Input,
         may_drop: bool,
     ) -> Poll<io::Result<usize>> {
+        self.poll_fill_some(cx, input, may_drop, usize::MAX)
+    }
+
+    /// The same, of at most so many bytes, which is more than none.
+    pub(super) fn poll_fill_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Input,
+        may_drop: bool,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         let room = input.room(may_drop);
+        let most = most.min(room.len());
+        let room = room.get_mut(..most).unwrap_or_default();
         if room.is_empty() {
             return Poll::Pending;
         }
