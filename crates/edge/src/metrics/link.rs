@@ -82,7 +82,7 @@ impl LinkMetrics {
         );
     }
 
-    fn render_admission(&self, page: &mut Page) {
+    pub(super) fn render_admission(&self, page: &mut Page) {
         let help = "Link sockets that have not proved a secret yet.";
         page.gauge("adit_link_unproved_open", help, &self.unproved);
         let help = "Unproved link sockets pushed out by newer ones.";
