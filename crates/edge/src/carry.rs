@@ -19,6 +19,8 @@ use crate::visitor::Visitor;
 /// Read sizes: for keystrokes and for bulk.
 const SMALL: usize = 4 * 1024;
 const LARGE: usize = 64 * 1024;
+/// Bytes that one poll may move each way before other tasks have their turn.
+const TURN: usize = 512 * 1024;
 
 /// How long one direction may be silent after the other has ended.
 const HALF_TIME: Duration = Duration::from_secs(300);
@@ -133,12 +135,16 @@ impl Carry {
 
     /// Visitor to backend; ready when that direction has ended.
     fn poll_up(&mut self, cx: &mut Context<'_>, visitor: &mut Visitor) -> Result<Poll<()>, Broken> {
+        let mut turn = TURN;
         loop {
             match self.stream.poll_flush(cx) {
                 Poll::Ready(Ok(())) if self.up_ended => return Ok(Poll::Ready(())),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Err(Broken::Backend),
                 Poll::Pending => return Ok(Poll::Pending),
+            }
+            if turn == 0 {
+                return Ok(others_first(cx));
             }
             if visitor.ended {
                 self.stream.finish();
@@ -164,6 +170,7 @@ impl Carry {
                 Poll::Ready(Ok(count)) => {
                     self.read_size = if count == full { LARGE } else { SMALL };
                     self.received += count as u64;
+                    turn = turn.saturating_sub(count);
                     for pace in &self.paces {
                         pace.moved_up(count);
                     }
@@ -188,7 +195,11 @@ impl Carry {
         if self.down_ended {
             return Ok(Poll::Ready(()));
         }
+        let mut turn = TURN;
         loop {
+            if turn == 0 {
+                return Ok(others_first(cx));
+            }
             let mut buffer = self.stream.buffer();
             if !buffer.is_empty() {
                 for pace in &mut self.paces {
@@ -203,6 +214,7 @@ impl Carry {
                 let count = written.map_err(|_| Broken::Visitor)?;
                 self.stream.consume(count);
                 self.sent += count as u64;
+                turn = turn.saturating_sub(count);
                 for pace in &self.paces {
                     pace.moved_down(count);
                 }
@@ -223,4 +235,11 @@ impl Carry {
             }
         }
     }
+}
+
+/// The task goes on after others have had their turn: one visitor's flow must
+/// not hold up the heartbeats of the links that share its worker.
+fn others_first(cx: &Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
