@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use adit_agent::{By, Carries};
+use adit_model::Carrier;
 use adit_testkit::between::Between;
 use adit_testkit::curl;
 use adit_testkit::nginx::Nginx;
@@ -421,6 +422,8 @@ fn a_tls_tunnel_that_is_away_is_not_ended_here() {
         panic!("bytes")
     };
     *by = By::TlsName;
+    // The HTTPS door is a way for its link, too.
+    plan.settings.carriage.only = Some(Carrier::Tcp);
     let agent = world.start_agent(plan.by(&world, between.address));
     agent.wait_live("own");
     let of_http = world.agent("web", target);
