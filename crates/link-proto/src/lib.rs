@@ -32,6 +32,7 @@ mod pin;
 mod replay;
 mod seal;
 mod session;
+mod stage;
 mod transcript;
 #[cfg(test)]
 mod vectors;
@@ -42,8 +43,8 @@ pub use control::{Control, ControlError, ControlEvent, MAX_QUEUED, REKEY_EVERY, 
 pub use datagram::{DATAGRAM_HEAD, DATAGRAM_OVERHEAD, DatagramFlow, DatagramKeys, datagram_index};
 pub use first::{FIRST_LEN, First, ProvedChannel, ProvedLink, SecretId};
 pub use handshake::{
-    ANSWER_LEN, AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake,
-    HandshakeError, PinProof, Session,
+    AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake, HandshakeError,
+    PinProof, Session,
 };
 pub use keys::{ID_EPOCH, KeyError, PskKeys};
 pub use knock::{KNOCK_LEN, Knock};
@@ -57,4 +58,5 @@ pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};
 pub use replay::{REPLAY_WINDOW, ReplayCache, ReplayError, Seen};
 pub use seal::{OpenError, Opened, Opener, RATCHET_PERIOD, SealError, Sealer, Suite, Suites};
 pub use session::{EPOCH_GRACE, Role, SessionKeys};
+pub use stage::ANSWER_LEN;
 pub use window::{NumberWindow, WINDOW};

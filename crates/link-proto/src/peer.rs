@@ -24,13 +24,15 @@
 mod forwarder;
 mod target;
 
-use adit_model::{PublicKey, TunnelName};
-use adit_wire::{FINISHED_FIELD, FrameKind, HEAD, Hello, LENGTH, TAG};
+use std::sync::Arc;
 
-use crate::handshake::{HandshakeError, VERSION};
-use crate::keys::{KeyError, Secret, expand, extract, mac, same};
-use crate::seal::{Opener, Sealer, Suite};
+use adit_model::{Identity, PublicKey, TunnelName};
+
+use crate::handshake::HandshakeError;
+use crate::keys::{KeyError, Secret};
+use crate::seal::{Opener, Sealer, Suites};
 use crate::session::{Labels, Role, directions};
+use crate::stage::{Stage, Words};
 use crate::transcript::Transcript;
 
 pub use forwarder::PeerForwarder;
@@ -39,14 +41,23 @@ pub use target::PeerTarget;
 /// Bytes of the forwarder's first message: versions 1, suites 1, zeros 2,
 /// nonce 16, share 32.
 pub const PEER_FIRST_LEN: usize = 52;
-/// Most bytes of payload of a frame of this handshake.
-const MAX_PAYLOAD: usize = 1024;
 /// The stream number in every frame between two agents.
 pub const PEER_STREAM: u32 = 0;
 
-const HANDSHAKE: Labels = Labels {
-    agent_to_edge: "adit/1 peer handshake forwarder to target",
-    edge_to_agent: "adit/1 peer handshake target to forwarder",
+const WORDS: Words = Words {
+    directions: Labels {
+        agent_to_edge: "adit/1 peer handshake forwarder to target",
+        edge_to_agent: "adit/1 peer handshake target to forwarder",
+    },
+    master: "adit/1 peer master",
+    finished: [
+        "adit/1 peer forwarder finished",
+        "adit/1 peer target finished",
+    ],
+    signatures: [
+        b"adit/1 peer forwarder signature\0",
+        b"adit/1 peer target signature\0",
+    ],
 };
 const DATA: Labels = Labels {
     agent_to_edge: "adit/1 peer forwarder to target",
@@ -101,130 +112,90 @@ pub struct PeerSession {
     pub opener: Opener,
 }
 
-/// What both sides have after the answer.
-struct Stage {
-    transcript: Transcript,
-    suite: Suite,
-    sealer: Sealer,
-    opener: Opener,
-    master: Secret,
-    forwarder_finished: Secret,
-    target_finished: Secret,
+enum State {
+    /// The other side's first words are due.
+    Begun(Secret),
+    AwaitHello(Box<Stage>),
+    /// Both are known: the target decides.
+    AwaitVerdict(Box<Stage>),
+    Live(Box<PeerSession>),
+    Refused,
+    Failed,
 }
 
-impl Stage {
-    fn new(
-        transcript: Transcript,
-        suite: Suite,
-        dh: &Secret,
-        role: Role,
-    ) -> Result<Self, KeyError> {
-        let prk = extract(transcript.hash(), &[dh.as_slice()]);
-        let (sealer, opener) = directions(suite, &prk, &HANDSHAKE, &[], role)?;
-        Ok(Self {
-            transcript,
-            suite,
-            sealer,
-            opener,
-            master: expand(&prk, "adit/1 peer master", &[]),
-            forwarder_finished: expand(&prk, "adit/1 peer forwarder finished", &[]),
-            target_finished: expand(&prk, "adit/1 peer target finished", &[]),
-        })
-    }
+/// One side of the handshake; `S` is what it alone has.
+pub struct PeerHandshake<S> {
+    side: S,
+    state: State,
+    name: TunnelName,
+    identity: Arc<Identity>,
+    suites: Suites,
+    output: Vec<u8>,
+    event: Option<PeerEvent>,
+}
 
-    fn signed(&self, signer: Role, identity: &PublicKey) -> Vec<u8> {
-        let label: &[u8] = match signer {
-            FORWARDER => b"adit/1 peer forwarder signature\0",
-            TARGET => b"adit/1 peer target signature\0",
-        };
-        [label, self.transcript.hash(), &identity.0].concat()
-    }
-
-    fn finished(&self, sender: Role, unfinished: &[u8]) -> [u8; 32] {
-        let key = match sender {
-            FORWARDER => &self.forwarder_finished,
-            TARGET => &self.target_finished,
-        };
-        mac(key.as_slice(), &[self.transcript.hash(), unfinished])
-    }
-
-    /// Appends this side's sealed `HELLO`.
-    fn send_hello(
+impl<S> PeerHandshake<S> {
+    /// Takes as many steps as there are bytes for; how many they took.
+    fn advance(
         &mut self,
-        sender: Role,
-        identity: &adit_model::Identity,
-        out: &mut Vec<u8>,
-    ) -> Result<(), HandshakeError> {
-        let public = identity.public();
-        let hello = Hello {
-            identity: public,
-            signature: identity.sign(&self.signed(sender, &public)),
-            instance: None,
-            version: None,
-            finished: [0; 32],
-        };
-        let mut body = Vec::with_capacity(256);
-        hello.encode_unfinished(&mut body)?;
-        Hello::encode_finished(self.finished(sender, &body), &mut body);
-        self.sealer
-            .append(FrameKind::HELLO, PEER_STREAM, &body, out)?;
-        self.transcript.add(&[&[FrameKind::HELLO.0], &body]);
-        Ok(())
-    }
-
-    /// Checks a `HELLO` of `sender`; its identity is the caller's to judge.
-    fn take_hello(&mut self, sender: Role, body: &[u8]) -> Result<PublicKey, HandshakeError> {
-        let hello = Hello::decode(body)?;
-        let unfinished = body.len().saturating_sub(FINISHED_FIELD);
-        let unfinished = body.get(..unfinished).unwrap_or_default();
-        if !same(&self.finished(sender, unfinished), &hello.finished) {
-            return Err(HandshakeError::BadFinished);
+        bytes: &[u8],
+        step: impl Fn(&mut Self, State, &[u8]) -> Result<(State, usize), PeerError>,
+    ) -> Result<usize, PeerError> {
+        let mut taken = 0;
+        loop {
+            let before = std::mem::replace(&mut self.state, State::Failed);
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let (after, count) = step(self, before, rest)?;
+            self.state = after;
+            taken += count;
+            if count == 0 {
+                return Ok(taken);
+            }
         }
-        let signed = self.signed(sender, &hello.identity);
-        let verified = hello.identity.verify(&signed, &hello.signature);
-        verified.map_err(|_| HandshakeError::BadSignature)?;
-        self.transcript.add(&[&[FrameKind::HELLO.0], body]);
-        Ok(hello.identity)
     }
 
-    /// The keys of the stream; the forwarder's `HELLO` is in the transcript.
-    fn session(&self, role: Role) -> Result<PeerSession, KeyError> {
-        let prk = extract(self.transcript.hash(), &[self.master.as_slice()]);
-        let (sealer, opener) = directions(self.suite, &prk, &DATA, &[], role)?;
-        Ok(PeerSession { sealer, opener })
+    /// What both sides have seen of a handshake that began with `first`.
+    fn transcript(&self, first: &[u8; PEER_FIRST_LEN], answer: &[u8]) -> Transcript {
+        let mut transcript = Transcript::peers();
+        transcript.add(&[self.name.as_str().as_bytes()]);
+        transcript.add(&[first]);
+        transcript.add(&[answer]);
+        transcript
+    }
+
+    /// Bytes to send.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        (!self.output.is_empty()).then(|| std::mem::take(&mut self.output))
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<PeerEvent> {
+        self.event.take()
+    }
+
+    /// The stream's keys.
+    ///
+    /// # Errors
+    /// [`HandshakeError::BadState`] before [`PeerEvent::Live`].
+    pub fn finish(self) -> Result<PeerSession, PeerError> {
+        match self.state {
+            State::Live(session) => Ok(*session),
+            _ => Err(HandshakeError::BadState.into()),
+        }
     }
 }
 
-fn transcript(name: &TunnelName, first: &[u8; PEER_FIRST_LEN]) -> Transcript {
-    let mut transcript = Transcript::peers();
-    transcript.add(&[name.as_str().as_bytes()]);
-    transcript.add(&[first]);
-    transcript
+impl<S> std::fmt::Debug for PeerHandshake<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PeerHandshake({})", self.name)
+    }
 }
 
-/// The frame at the front of `bytes`, opened, and its length; `None` while it
-/// is not whole.
-fn frame(
-    bytes: &[u8],
-    opener: &mut Opener,
-) -> Result<Option<(FrameKind, Vec<u8>, usize)>, HandshakeError> {
-    let Some(head) = bytes.first_chunk::<LENGTH>() else {
-        return Ok(None);
-    };
-    let length = Opener::frame_len(head)?;
-    if length > HEAD + MAX_PAYLOAD + TAG {
-        return Err(HandshakeError::TooMuch);
-    }
-    let Some(frame) = bytes.get(..length) else {
-        return Ok(None);
-    };
-    let mut frame = frame.to_vec();
-    let opened = opener.open(&mut frame)?;
-    if opened.flags != 0 || opened.stream != PEER_STREAM {
-        return Err(HandshakeError::Unexpected(opened.kind));
-    }
-    let payload = frame.get(opened.payload).unwrap_or_default().to_vec();
-    Ok(Some((opened.kind, payload, length)))
+/// The keys of the stream; the forwarder's `HELLO` is in the transcript, the
+/// verdict is not.
+fn session(stage: &Stage, role: Role) -> Result<PeerSession, KeyError> {
+    let (sealer, opener) = directions(stage.suite, &stage.session_prk(), &DATA, &[], role)?;
+    Ok(PeerSession { sealer, opener })
 }
 
 #[cfg(test)]

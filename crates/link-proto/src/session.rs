@@ -32,10 +32,6 @@ pub(crate) struct Labels {
     pub(crate) edge_to_agent: &'static str,
 }
 
-pub(crate) const HANDSHAKE: Labels = Labels {
-    agent_to_edge: "adit/1 handshake agent to edge",
-    edge_to_agent: "adit/1 handshake edge to agent",
-};
 pub(crate) const CONTROL: Labels = Labels {
     agent_to_edge: "adit/1 control agent to edge",
     edge_to_agent: "adit/1 control edge to agent",

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_model::{Identity, InstanceId, Pin, Psk, PublicKey};
-use adit_wire::{AuthOk, FrameKind, Hello, MAX_PAYLOAD, Verdict};
+use adit_wire::{AuthOk, FrameKind, MAX_PAYLOAD, Verdict};
 
-use super::{ANSWER_LEN, HandshakeError, Input, MAX_HANDSHAKE_PAYLOAD, Session, Stage, VERSION};
+use super::{HandshakeError, Input, Session, WORDS};
 use crate::control::{Control, Timing};
 use crate::first::{Body, First, Parts};
 use crate::keys::{PskKeys, Secret, mac, share_of, shared};
 use crate::seal::{Opener, Sealer, Suite, Suites};
 use crate::session::{CONTROL, Role, SessionKeys, directions};
+use crate::stage::{ANSWER_LEN, MAX_HANDSHAKE_PAYLOAD, Stage, read_answer};
 use crate::transcript::Transcript;
 
 /// Most bytes that wait: an edge may send frames right behind its welcome.
@@ -208,44 +209,27 @@ impl AgentHandshake {
         let Some(answer) = self.input.bytes.first_chunk::<ANSWER_LEN>() else {
             return Ok((State::AwaitAnswer(ephemeral), false));
         };
-        let (share, tail) = answer
-            .split_first_chunk::<32>()
-            .ok_or(HandshakeError::BadState)?;
-        let (version, suite) = (tail[16], tail[17]);
-        if version != VERSION {
-            return Err(HandshakeError::NoCommonVersion);
-        }
-        let suite = Suite::from_number(suite)
-            .filter(|suite| self.suites.has(*suite))
-            .ok_or(HandshakeError::NoCommonSuite)?;
+        let (share, suite) = read_answer(answer, self.suites)?;
         let dh = shared(&ephemeral, share)?;
         let mut transcript = Transcript::link();
         transcript.add(&[self.first.bytes()]);
         transcript.add(&[answer]);
-        let stage = Stage::new(transcript, suite, &dh, self.psk.bytes(), Role::Agent)?;
+        let secrets: [&[u8]; 2] = [dh.as_slice(), self.psk.bytes()];
+        let stage = Stage::new(&WORDS, transcript, suite, &secrets, Role::Agent)?;
         self.input.bytes.drain(..ANSWER_LEN);
         Ok((State::AwaitHello(Box::new(stage)), true))
     }
 
     fn on_hello(&mut self, stage: &mut Stage, body: &[u8]) -> Result<(), HandshakeError> {
-        let hello = Hello::decode(body)?;
-        stage.check_proof(Role::Edge, &hello, body)?;
+        let hello = stage.take_hello(Role::Edge, body)?;
         if hello.identity != self.edge {
             return Err(HandshakeError::WrongEdge {
                 expected: self.edge,
                 presented: hello.identity,
             });
         }
-        stage.transcript.add(&[&[FrameKind::HELLO.0], body]);
-        let identity = self.identity.public();
-        let ours = Hello {
-            identity,
-            signature: self.identity.sign(&stage.signed(Role::Agent, &identity)),
-            instance: Some(self.instance),
-            version: Some(self.version.clone()),
-            finished: [0; 32],
-        };
-        stage.send_hello(Role::Agent, ours, &mut self.output)
+        let process = Some((self.instance, self.version.clone()));
+        stage.send_hello(Role::Agent, &self.identity, process, &mut self.output)
     }
 
     fn on_verdict(&mut self, stage: &Stage, body: &[u8]) -> Result<(State, bool), HandshakeError> {

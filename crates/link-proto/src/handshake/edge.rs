@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_model::{Identity, InstanceId, Pin, PublicKey};
-use adit_wire::{AuthOk, FrameKind, Hello, Verdict};
+use adit_wire::{AuthOk, FrameKind, Verdict};
 
-use super::{ANSWER_LEN, HandshakeError, Input, MAX_HANDSHAKE_PAYLOAD, Session, Stage, VERSION};
+use super::{HandshakeError, Input, Session, WORDS};
 use crate::control::{Control, Timing};
 use crate::first::{ProvedLink, VERSIONS};
-use crate::keys::{PskKeys, Secret, mac, same, share_of, shared};
+use crate::keys::{PskKeys, Secret, mac, same, shared};
 use crate::seal::Suites;
 use crate::session::{CONTROL, Role, SessionKeys, directions};
+use crate::stage::{MAX_HANDSHAKE_PAYLOAD, Stage, answer};
 use crate::transcript::Transcript;
 
 /// Until when the agent must have proved itself.
@@ -115,30 +116,20 @@ impl EdgeHandshake {
         let EdgeFresh { ephemeral, nonce } = fresh;
         let ephemeral = Secret::new(ephemeral);
         let dh = shared(&ephemeral, &first.share())?;
-        let mut output = Vec::with_capacity(ANSWER_LEN + 256);
-        output.extend_from_slice(&share_of(&ephemeral)?);
-        output.extend_from_slice(&nonce);
-        output.extend_from_slice(&[VERSION, suite.number()]);
+        let mut output = answer(&ephemeral, &nonce, suite)?;
         let mut transcript = Transcript::link();
         transcript.add(&[first.bytes()]);
         transcript.add(&[&output]);
-        let mut stage = Stage::new(transcript, suite, &dh, keys.psk().bytes(), Role::Edge)?;
-        let edge = identity.public();
-        let hello = Hello {
-            identity: edge,
-            signature: identity.sign(&stage.signed(Role::Edge, &edge)),
-            instance: None,
-            version: None,
-            finished: [0; 32],
-        };
-        stage.send_hello(Role::Edge, hello, &mut output)?;
+        let secrets: [&[u8]; 2] = [dh.as_slice(), keys.psk().bytes()];
+        let mut stage = Stage::new(&WORDS, transcript, suite, &secrets, Role::Edge)?;
+        stage.send_hello(Role::Edge, identity, None, &mut output)?;
         Ok(Self {
             stage,
             state: State::AwaitHello,
             input: Input::new(MAX_INPUT),
             output,
             events: VecDeque::new(),
-            edge,
+            edge: identity.public(),
             started: now,
         })
     }
@@ -178,12 +169,10 @@ impl EdgeHandshake {
     }
 
     fn on_hello(&mut self, body: &[u8]) -> Result<(), HandshakeError> {
-        let hello = Hello::decode(body)?;
-        self.stage.check_proof(Role::Agent, &hello, body)?;
+        let hello = self.stage.take_hello(Role::Agent, body)?;
         let missing = adit_wire::DecodeError::Missing;
         let instance = hello.instance.ok_or(missing(3))?;
         let version = hello.version.ok_or(missing(4))?;
-        self.stage.transcript.add(&[&[FrameKind::HELLO.0], body]);
         self.state = State::Decide;
         self.events.push_back(EdgeEvent::AgentProved {
             identity: hello.identity,

@@ -4,12 +4,15 @@
 use std::time::Instant;
 
 use adit_model::{Identity, InstanceId, Psk};
-use adit_wire::Verdict;
+use adit_wire::{HEAD, Hello, TAG, Verdict};
 
 use super::*;
 use crate::first::{Body, First, Parts};
 use crate::keys::{PskKeys, share_of, shared};
-use crate::seal::Suites;
+use crate::seal::{Suite, Suites};
+use crate::session::Role;
+use crate::stage::{ANSWER_LEN, MAX_HANDSHAKE_PAYLOAD, Stage, VERSION};
+use crate::transcript::Transcript;
 
 const SUITES: Suites = Suites { aes: false };
 const UNIX: u64 = 1_700_000_000;
@@ -48,8 +51,8 @@ fn edge_and_stage() -> (EdgeHandshake, Stage) {
     transcript.add(&[answer]);
     let dh = shared(&[4; 32], answer.first_chunk::<32>().unwrap()).unwrap();
     let suite = Suite::ChaCha20Poly1305;
-    let psk = keys.psk().bytes();
-    let mut stage = Stage::new(transcript, suite, &dh, psk, Role::Agent).unwrap();
+    let secrets: [&[u8]; 2] = [dh.as_slice(), keys.psk().bytes()];
+    let mut stage = Stage::new(&WORDS, transcript, suite, &secrets, Role::Agent).unwrap();
     let mut input = Input::new(10_000);
     input.push(hello).unwrap();
     let opened = input.frame(&mut stage.opener, MAX_HANDSHAKE_PAYLOAD);
@@ -80,8 +83,8 @@ fn agent_and_stage() -> (AgentHandshake, Vec<u8>, Stage) {
     transcript.add(&[&answer]);
     let dh = shared(&[5; 32], &share_of(&[4; 32]).unwrap()).unwrap();
     let suite = Suite::ChaCha20Poly1305;
-    let psk = keys.psk().bytes();
-    let stage = Stage::new(transcript, suite, &dh, psk, Role::Edge).unwrap();
+    let secrets: [&[u8]; 2] = [dh.as_slice(), keys.psk().bytes()];
+    let stage = Stage::new(&WORDS, transcript, suite, &secrets, Role::Edge).unwrap();
     (agent, answer, stage)
 }
 
