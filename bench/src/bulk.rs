@@ -35,15 +35,7 @@ pub(crate) async fn download(
             seen
         });
     }
-    let mut seen = Seen::default();
-    while let Some(done) = set.join_next().await {
-        match done {
-            Ok(one) => seen.add(one),
-            Err(_) => seen.errors += 1,
-        }
-    }
-    seen.seconds = begun.elapsed().as_secs_f64();
-    seen
+    Seen::of(set, begun).await
 }
 
 /// How long a flow has to find its speed before it counts.

@@ -73,15 +73,7 @@ async fn run(
             seen
         });
     }
-    let mut seen = Seen::default();
-    while let Some(done) = set.join_next().await {
-        match done {
-            Ok(one) => seen.add(one),
-            Err(_) => seen.errors += 1,
-        }
-    }
-    seen.seconds = begun.elapsed().as_secs_f64();
-    seen
+    Seen::of(set, begun).await
 }
 
 async fn visitor(

@@ -58,8 +58,22 @@ impl Seen {
         f64::from(*value) / 1000.0
     }
 
+    /// What all visitors of a load saw that began at `begun`, once the last has
+    /// ended.
+    pub(crate) async fn of(mut visitors: JoinSet<Self>, begun: Instant) -> Self {
+        let mut seen = Self::default();
+        while let Some(done) = visitors.join_next().await {
+            match done {
+                Ok(one) => seen.add(one),
+                Err(_) => seen.errors += 1,
+            }
+        }
+        seen.seconds = begun.elapsed().as_secs_f64();
+        seen
+    }
+
     /// Adds another visitor's.
-    pub(crate) fn add(&mut self, other: Self) {
+    fn add(&mut self, other: Self) {
         self.answers += other.answers;
         self.errors += other.errors;
         self.bytes += other.bytes;
@@ -91,15 +105,7 @@ async fn visitors(door: &Door, count: usize, length: Duration, manner: Manner) -
         let door = door.clone();
         set.spawn(visitor(door, until, manner));
     }
-    let mut seen = Seen::default();
-    while let Some(done) = set.join_next().await {
-        match done {
-            Ok(one) => seen.add(one),
-            Err(_) => seen.errors += 1,
-        }
-    }
-    seen.seconds = begun.elapsed().as_secs_f64();
-    seen
+    Seen::of(set, begun).await
 }
 
 async fn visitor(door: Door, until: Instant, manner: Manner) -> Seen {

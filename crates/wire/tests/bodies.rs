@@ -241,7 +241,7 @@ proptest! {
             idle_channels: numbers.1,
             max_channels: numbers.2,
             version: version.unwrap_or_default(),
-doors: Vec::new(),
+            doors: Vec::new(),
         };
         let mut body = Vec::new();
         welcome.encode(&mut body).unwrap();
@@ -347,8 +347,8 @@ fn a_welcome_that_would_spin_or_never_end_is_refused() {
     }
 }
 
-#[test]
-fn no_port_is_zero() {
+/// The body of a TCP tunnel's `OPEN_TUNNEL`.
+fn opened(port: Option<NonZeroU16>, compression: Compression) -> Vec<u8> {
     let open = Message::OpenTunnel(OpenTunnel {
         tunnel: TunnelId(1),
         name: TunnelName::parse("db").unwrap(),
@@ -357,11 +357,17 @@ fn no_port_is_zero() {
         auth: None,
         host_header: None,
         target: String::new(),
-        port: NonZeroU16::new(258),
-        compression: Compression::Off,
+        port,
+        compression,
     });
     let mut body = Vec::new();
     open.encode(&mut body).unwrap();
+    body
+}
+
+#[test]
+fn no_port_is_zero() {
+    let mut body = opened(NonZeroU16::new(258), Compression::Off);
     let at = body.len() - 2;
     assert_eq!(body[at..], [1, 2]);
     body[at..].fill(0);
@@ -372,19 +378,7 @@ fn no_port_is_zero() {
 #[test]
 fn a_compression_that_is_unknown_is_refused() {
     for (last, known) in [(0, false), (1, true), (2, true), (3, false)] {
-        let mut body = Vec::new();
-        let open = OpenTunnel {
-            tunnel: TunnelId(1),
-            name: TunnelName::parse("db").unwrap(),
-            kind: TunnelKind::Tcp,
-            exclusive: false,
-            auth: None,
-            host_header: None,
-            target: String::new(),
-            port: None,
-            compression: Compression::Always,
-        };
-        Message::OpenTunnel(open).encode(&mut body).unwrap();
+        let mut body = opened(None, Compression::Always);
         *body.last_mut().unwrap() = last;
         let read = Message::decode(FrameKind::OPEN_TUNNEL, &body);
         let refused = read == Err(DecodeError::Malformed(9));

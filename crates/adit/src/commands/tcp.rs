@@ -25,6 +25,17 @@ pub(crate) struct Args {
     /// Port, host:port or unix:/path
     #[arg(required_unless_present = "named")]
     target: Option<String>,
+    #[command(flatten)]
+    at: AtPort,
+    #[command(flatten)]
+    announce: Announce,
+    #[command(flatten)]
+    publish: Publish,
+}
+
+/// What commands have in common that publish at a port of the edge.
+#[derive(Debug, clap::Args)]
+pub(super) struct AtPort {
     /// The same as an option
     #[arg(
         id = "named",
@@ -38,11 +49,18 @@ pub(crate) struct Args {
     port: Option<u16>,
     /// Name of the tunnel, a host label; default: random, remembered for the target
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    #[command(flatten)]
-    announce: Announce,
-    #[command(flatten)]
-    publish: Publish,
+    pub(super) name: Option<String>,
+}
+
+impl AtPort {
+    /// The target, as whichever of both it is given: clap has seen to one.
+    pub(super) fn target<'a>(&'a self, argument: Option<&'a str>) -> &'a str {
+        argument.or(self.named.as_deref()).unwrap_or_default()
+    }
+
+    pub(super) fn port(&self) -> Option<NonZeroU16> {
+        self.port.and_then(NonZeroU16::new)
+    }
 }
 
 /// How the service learns who its visitor is.
@@ -93,14 +111,13 @@ pub(crate) struct TlsArgs {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     args.publish.one_stdin(&[])?;
-    let remarks = remarks();
-    let given = args.target.as_deref().or(args.named.as_deref());
     let carries = Carries::Bytes {
-        target: target(given.unwrap_or_default())?,
-        by: By::Port(args.port.and_then(NonZeroU16::new)),
+        target: target(args.at.target(args.target.as_deref()))?,
+        by: By::Port(args.at.port()),
         proxy_protocol: args.announce.version(),
     };
-    args.publish.run(args.name.as_deref(), carries, &remarks)
+    let name = args.at.name.as_deref();
+    args.publish.run(name, carries, &remarks())
 }
 
 /// `adit tls`.
@@ -131,12 +148,17 @@ pub(crate) fn target(text: &str) -> Result<TcpTarget, Failure> {
             TargetError::NotBytes(_) => text.parse::<Target>().ok(),
             _ => None,
         };
-        match url.map(TcpTarget::from) {
-            Some(place) => {
-                let remedy = format!("write {place}, or publish it with adit http");
-                Failure::with(Code::BAD_TARGET, why, remedy)
-            }
-            None => Failure::new(Code::BAD_TARGET, why),
-        }
+        bad_target(why, url.map(TcpTarget::from))
     })
+}
+
+/// A target that is none; `place` is where its URL leads, as it can be written.
+pub(super) fn bad_target(why: TargetError, place: Option<TcpTarget>) -> Failure {
+    match place {
+        Some(place) => {
+            let remedy = format!("write {place}, or publish it with adit http");
+            Failure::with(Code::BAD_TARGET, why, remedy)
+        }
+        None => Failure::new(Code::BAD_TARGET, why),
+    }
 }

@@ -1,12 +1,9 @@
 //! `adit udp`: publish datagrams.
 
-use std::num::NonZeroU16;
-
 use adit_agent::{Carries, Target, TargetError, TcpTarget, UdpTarget};
-use adit_model::Code;
 
 use super::publish::Publish;
-use super::tcp::remarks;
+use super::tcp::{AtPort, bad_target, remarks};
 use crate::Outcome;
 use crate::failure::Failure;
 
@@ -26,32 +23,20 @@ pub(crate) struct Args {
     /// Port or host:port
     #[arg(required_unless_present = "named")]
     target: Option<String>,
-    /// The same as an option
-    #[arg(
-        id = "named",
-        long = "target",
-        value_name = "TARGET",
-        conflicts_with = "target"
-    )]
-    named: Option<String>,
-    /// Public port on the edge; default: one that the edge chooses
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
-    /// Name of the tunnel, a host label; default: random, remembered for the target
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    #[command(flatten)]
+    at: AtPort,
     #[command(flatten)]
     publish: Publish,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     args.publish.one_stdin(&[])?;
-    let given = args.target.as_deref().or(args.named.as_deref());
     let carries = Carries::Datagrams {
-        target: target(given.unwrap_or_default())?,
-        port: args.port.and_then(NonZeroU16::new),
+        target: target(args.at.target(args.target.as_deref()))?,
+        port: args.at.port(),
     };
-    args.publish.run(args.name.as_deref(), carries, &remarks())
+    let name = args.at.name.as_deref();
+    args.publish.run(name, carries, &remarks())
 }
 
 fn target(text: &str) -> Result<UdpTarget, Failure> {
@@ -60,13 +45,8 @@ fn target(text: &str) -> Result<UdpTarget, Failure> {
             TargetError::NotDatagrams(_) => text.parse::<Target>().ok(),
             _ => None,
         };
-        let place = url.map(|url| TcpTarget::from(url).to_string());
-        match place.and_then(|place| place.parse::<UdpTarget>().ok()) {
-            Some(place) => {
-                let remedy = format!("write {place}, or publish it with adit http");
-                Failure::with(Code::BAD_TARGET, why, remedy)
-            }
-            None => Failure::new(Code::BAD_TARGET, why),
-        }
+        let place = url.map(TcpTarget::from);
+        let fits = |place: &TcpTarget| place.to_string().parse::<UdpTarget>().is_ok();
+        bad_target(why, place.filter(fits))
     })
 }
