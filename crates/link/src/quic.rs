@@ -8,8 +8,9 @@
 //! are dropped before the QUIC library sees them unless their connection id is
 //! a [`Knock`]; later ones carry an id that this door made.
 //!
-//! A knock can be repeated by whoever heard it, so until one of its streams has
-//! proved a secret a connection has one stream, little room and little time,
+//! A knock opens one connection; whoever hears one repeats it in vain. A holder
+//! of a secret can make many, so until one of its streams has proved a secret a
+//! connection has one stream, little room and little time,
 //! and a place among the strangers that newer ones may take. It ends with its
 //! streams, whatever its agent would like.
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use adit_link_proto::{KNOCK_LEN, Knock};
+use adit_link_proto::{KNOCK_LEN, Knock, SeenKnocks};
 use adit_model::Carrier;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -28,22 +29,23 @@ use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, ConnectionId, Endpoint, EndpointConfig, IdleTimeout,
     RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
-use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::carrier::{Socket, Wire};
 use crate::counters::Counters;
-use crate::entropy::random;
 use crate::lane::Lanes;
 use crate::tasks::Tasks;
 
 mod filter;
+mod ids;
 
 use filter::Filter;
+use ids::{Ids, Maker};
 
 /// A connection that heard nothing for this long is over; heartbeats come more
 /// often.
@@ -62,6 +64,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const PROOF: Duration = Duration::from_secs(20);
 /// How long a connection is kept after its last stream, for what is under way.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// Knocks that are remembered, and of these with one id.
+const KNOCKS: (usize, usize) = (65_536, 4096);
 
 /// Why no QUIC door or connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -136,15 +141,12 @@ impl Door {
         (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
         socket.set_nonblocking(true)?;
-        let seed = u64::from_be_bytes(random()?);
+        let ids = Ids::new()?;
         let runtime = Owned::new(tasks);
         let inner = runtime.wrap_udp_socket(socket)?;
-        let ids = move || -> Box<dyn quinn::ConnectionIdGenerator> {
-            Box::new(HashedConnectionIdGenerator::from_key(seed))
-        };
-        let filter = Filter::new(inner, judge, ids());
+        let filter = Filter::new(inner, judge, Arc::clone(&ids));
         let mut config = EndpointConfig::default();
-        config.cid_generator(ids);
+        config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
         let server = server_config()?;
         let endpoint = Endpoint::new_with_abstract_socket(
             config,
@@ -173,9 +175,13 @@ impl Door {
         P: Future<Output = ()> + Send + 'static,
     {
         let stopping = tasks.stopping().clone();
+        let (began, mut seen) = (Instant::now(), SeenKnocks::new(KNOCKS.0, KNOCKS.1));
         while let Some(Some(incoming)) = stopping.run_until_cancelled(self.endpoint.accept()).await
         {
-            if stop.is_cancelled() || incoming.orig_dst_cid().len() != KNOCK_LEN {
+            let first = incoming.orig_dst_cid();
+            let knock = <&[u8; KNOCK_LEN]>::try_from(&first[..]).map(Knock::parse);
+            let is_new = |knock| seen.use_up(knock, began.elapsed().as_secs());
+            if stop.is_cancelled() || !knock.is_ok_and(is_new) {
                 incoming.ignore();
                 continue;
             }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::entropy::random;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -158,5 +159,122 @@ async fn a_closed_door_lets_nobody_in_and_cuts_nobody() {
     assert_eq!(ours.read_u8().await.unwrap(), b'y');
     assert!(world.links.close(SOON).await);
     world.closed().await;
+    world.end().await;
+}
+
+/// Datagrams that begin as QUIC does, with ids of every length and all kinds of
+/// packets.
+fn garbage() -> Vec<Vec<u8>> {
+    let mut all = vec![Vec::new(), vec![0], vec![0x40; 1200]];
+    for first in [0x40, 0x80, 0xc0, 0xd0, 0xe0, 0xf0, 0xff] {
+        for version in [0u32, 1, 2, 0x0a1a_2a3a, 0xff00_001d, 0x6b33_43cf] {
+            for length in 0..=21u8 {
+                for size in [0, 1200] {
+                    let id = random::<21>().unwrap();
+                    let mut datagram = vec![first];
+                    datagram.extend_from_slice(&version.to_be_bytes());
+                    datagram.push(length);
+                    datagram.extend_from_slice(&id[..length.into()]);
+                    datagram.resize(datagram.len().max(size), 0);
+                    all.push(datagram);
+                }
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn garbage_draws_no_byte_and_ends_nothing() {
+    let mut world = world(pending).await;
+    let (mut ours, mut theirs) = world.stream().await;
+    theirs.prepare().unwrap();
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let door = world.dialled.connection.remote_address();
+    for some in garbage().chunks(16) {
+        for datagram in some {
+            stranger.send_to(datagram, door).await.unwrap();
+        }
+        // The door takes what comes in its order, and has taken all of these.
+        theirs.write_all(b"y").await.unwrap();
+        let answered = timeout(SOON, ours.read_u8()).await;
+        assert_eq!(answered.unwrap().unwrap(), b'y');
+    }
+    let (_second, _its_end) = world.stream().await;
+    let heard = stranger.try_recv(&mut [0; 1500]);
+    assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    world.end().await;
+}
+
+/// A way between an agent and a door that writes down what the agent says.
+async fn overheard(door: SocketAddr, tasks: &Tasks) -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
+    let near = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    far.connect(door).await.unwrap();
+    let address = near.local_addr().unwrap();
+    let (heard, words) = mpsc::channel(1000);
+    tasks.spawn_until_stopped(async move {
+        let (mut there, mut back) = ([0; 2000], [0; 2000]);
+        let mut agent = None;
+        loop {
+            tokio::select! {
+                came = near.recv_from(&mut there) => {
+                    let (count, from) = came.unwrap();
+                    // One byte is a question to the system, from another port.
+                    if count > 1 {
+                        agent = Some(from);
+                        let _full_is_enough = heard.try_send(there[..count].to_vec());
+                    }
+                    far.send(&there[..count]).await.unwrap();
+                }
+                came = far.recv(&mut back) => {
+                    let count = came.unwrap();
+                    near.send_to(&back[..count], agent.unwrap()).await.unwrap();
+                }
+            }
+        }
+    });
+    (address, words)
+}
+
+#[tokio::test]
+async fn what_was_overheard_draws_no_byte_when_it_is_repeated() {
+    let mut world = world(pending).await;
+    let (_kept, its_end) = world.stream().await;
+    its_end.prepare().unwrap();
+    let door = world.dialled.connection.remote_address();
+    let (way, mut words) = overheard(door, &world.tasks).await;
+    let knock = Knock::make(&keys(), &EDGE, 1_000_000, [9; 4]);
+    let config = crate::tls::unverified().unwrap();
+    let ground = (&world.tasks, Arc::default());
+    let dialled = Dialled::connect(way, "localhost", knock, &config, ground);
+    let dialled = timeout(SOON, dialled).await.unwrap().unwrap();
+    let mut ours = dialled.open().await.unwrap();
+    ours.write_all(&[7; 4000]).await.unwrap();
+    let mut theirs = timeout(SOON, world.taken.recv()).await.unwrap().unwrap();
+    theirs.prepare().unwrap();
+    theirs.read_exact(&mut [0; 4000]).await.unwrap();
+    drop((theirs, ours));
+    timeout(SOON, dialled.connection.closed()).await.unwrap();
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut repeated, mut long) = (0, 0);
+    // Until the library has forgotten that connection, and then some more.
+    let mut said = Vec::new();
+    while let Ok(datagram) = words.try_recv() {
+        said.push(datagram);
+    }
+    for _ in 0..20 {
+        for datagram in &said {
+            stranger.send_to(datagram, door).await.unwrap();
+            repeated += 1;
+            long += usize::from(datagram[0] & 0x80 != 0);
+        }
+        let answer = timeout(Duration::from_millis(20), stranger.readable());
+        assert!(answer.await.is_err(), "the door answers");
+    }
+    assert!(long > 0 && repeated > long, "{long} of {repeated}");
+    let (_second, _its_end) = world.stream().await;
+    let heard = stranger.try_recv(&mut [0; 1500]);
+    assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     world.end().await;
 }
