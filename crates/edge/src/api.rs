@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::listen::code_of;
-use crate::metrics::{Door, Metrics, Phase, ProcessFacts};
+use crate::metrics::{Door, Metrics, Phase, ProcessFacts, tunnels};
 use crate::rules::Rules;
 use crate::seldom::Seldom;
+use crate::traffic::Ledger;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -62,6 +63,8 @@ pub struct ApiDoor {
     pub limits: Arc<Limits>,
     /// Where guests are let in.
     pub(crate) rules: Arc<Rules>,
+    /// What each tunnel has carried.
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// Serves the door until `stop`; open connections then have their deadline.
@@ -320,10 +323,12 @@ fn answer(question: &Question, door: &ApiDoor) -> Answer {
             let census = door.limits.census(Instant::now());
             door.metrics.limits.addresses.set(census.addresses);
             door.metrics.limits.banned.set(census.banned);
+            let mut body = door.metrics.render(&ProcessFacts::read());
+            body.push_str(&tunnels::page(&door.ledger.sums()));
             Answer {
                 status: 200,
                 kind: "text/plain; version=0.0.4; charset=utf-8",
-                body: door.metrics.render(&ProcessFacts::read()),
+                body,
                 with_body: true,
             }
         }

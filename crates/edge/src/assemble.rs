@@ -245,6 +245,7 @@ pub(crate) fn parts(
             metrics: Arc::clone(&metrics),
             limits,
             rules: Arc::clone(&rules),
+            ledger: Arc::clone(registry.ledger()),
         }),
         control: Control::new(Arc::clone(&admission), reached.clone(), status, rules),
         registry,

@@ -7,17 +7,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_link::edge::{EdgeLink, OpenError};
 use adit_link::{Datagrams, Stream};
 use adit_model::{ConnId, PublicKey, TunnelId, TunnelName};
-use adit_wire::{Compression, Counters, Message, Start, TunnelKind, TunnelState, TunnelStatus};
+use adit_wire::{Compression, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::rules::Rule;
+pub use crate::traffic::Traffic;
 
 /// How long an upstream may take to answer a connect.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -114,48 +115,12 @@ pub struct Backend {
     kind: Kind,
     closed: CancellationToken,
     /// Visitor streams and bytes, for statistics.
-    pub traffic: Traffic,
+    pub traffic: Arc<Traffic>,
 }
 
 enum Kind {
     Tunnel(Tunnel),
     Upstream(Arc<str>),
-}
-
-/// What a backend has carried.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Requests and upgraded streams that it carries now.
-    pub active: AtomicU32,
-    /// Requests and upgraded streams that it was given.
-    pub requests: AtomicU64,
-    /// Bytes from visitors.
-    pub bytes_in: AtomicU64,
-    /// Bytes to visitors.
-    pub bytes_out: AtomicU64,
-    /// Requests that it failed.
-    pub failures: AtomicU64,
-    /// Datagrams of its flows that were dropped.
-    pub drops: AtomicU64,
-}
-
-impl Traffic {
-    /// Counts bytes from and to visitors.
-    pub(crate) fn moved(&self, received: u64, sent: u64) {
-        self.bytes_in.fetch_add(received, Ordering::Relaxed);
-        self.bytes_out.fetch_add(sent, Ordering::Relaxed);
-    }
-
-    /// The same numbers as the link protocol tells them.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        Counters {
-            visitors_now: self.active.load(Ordering::Relaxed),
-            visitors_ever: self.requests.load(Ordering::Relaxed),
-            bytes_in: self.bytes_in.load(Ordering::Relaxed),
-            bytes_out: self.bytes_out.load(Ordering::Relaxed),
-        }
-    }
 }
 
 /// Counts a visitor or request of a backend while it is under way.
@@ -176,16 +141,16 @@ impl Drop for Serving<'_> {
 }
 
 impl Backend {
-    /// A tunnel.
+    /// A tunnel, and where it is counted.
     #[must_use]
-    pub fn tunnel(tunnel: Tunnel) -> Self {
+    pub fn tunnel(tunnel: Tunnel, traffic: Arc<Traffic>) -> Self {
         let label = format!("{}@{}", tunnel.name, short_key(&tunnel.link)).into();
         Self {
             id: BackendId::next(),
             label,
             kind: Kind::Tunnel(tunnel),
             closed: CancellationToken::new(),
-            traffic: Traffic::default(),
+            traffic,
         }
     }
 
@@ -199,7 +164,7 @@ impl Backend {
             label,
             kind: Kind::Upstream(address),
             closed: CancellationToken::new(),
-            traffic: Traffic::default(),
+            traffic: Arc::default(),
         }
     }
 
@@ -211,6 +176,7 @@ impl Backend {
 
     /// It is out of its pool: nothing new begins on it.
     pub fn close(&self) {
+        self.traffic.leave();
         self.closed.cancel();
     }
 

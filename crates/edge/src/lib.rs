@@ -42,6 +42,7 @@ mod status;
 pub mod sync_stats;
 mod tcp;
 pub mod tls;
+mod traffic;
 pub mod transport;
 mod tunnels;
 mod udp;

@@ -11,6 +11,7 @@ mod link;
 mod page;
 mod private;
 mod process;
+pub(crate) mod tunnels;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -241,6 +242,9 @@ impl Metrics {
             "udp_open": self.udp.open.get(),
             "udp_bytes": self.udp.bytes.to_json(),
             "udp_drops": self.udp.drops.to_json(),
+            "private_streams": self.private.streams.get(),
+            "private_open": self.private.open.get(),
+            "private_bytes": self.private.bytes.to_json(),
             "links": self.link.links.get(),
             "tunnels": self.link.tunnels.get(),
             "streams": self.link.streams.get(),
@@ -421,7 +425,7 @@ mod tests {
 
     /// The grammar of the text format: each family has one HELP and one TYPE
     /// before its samples, no series stands twice, each value is a number.
-    fn check(page: &str) -> HashSet<String> {
+    pub(super) fn check(page: &str) -> HashSet<String> {
         let (mut families, mut series) = (HashSet::new(), HashSet::new());
         let (mut family, mut kind, mut help) = (String::new(), "", "");
         assert!(page.ends_with('\n'));

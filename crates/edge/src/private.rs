@@ -8,7 +8,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Backend, BackendId, Serving};
-use crate::metrics::{Direction, Metrics};
+use crate::metrics::{BackendFailure, Direction, Metrics};
 use crate::registry::{Picked, Registry};
 use crate::relay::{Relay, Side};
 use crate::rules::{Rules, Visit};
@@ -144,7 +143,7 @@ impl PrivateDoor {
                 Ok(stream) => return Ok((backend, stream, agent_visit)),
                 // Not one byte has gone out: the next one may be asked.
                 Err(error) => {
-                    backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+                    self.failed(&backend, BackendFailure::Unreachable);
                     let backend = backend.label();
                     tracing::info!(%backend, error, "backend did not take a stream");
                 }
@@ -168,6 +167,11 @@ impl PrivateDoor {
                 Picked::Empty | Picked::Unknown => return None,
             }
         }
+    }
+
+    fn failed(&self, backend: &Backend, how: BackendFailure) {
+        backend.traffic.failed();
+        self.metrics.private.backend_failures.of(how).add(1);
     }
 
     /// Bytes both ways.
@@ -205,7 +209,7 @@ impl PrivateDoor {
             }
             Err(broken) => {
                 if broken.side == Side::Target {
-                    backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+                    self.failed(&backend, BackendFailure::Cut);
                 }
                 let (reason, some) = (broken.reason, Delivered::Some);
                 relay.forwarder.reset(reason, some);

@@ -22,6 +22,7 @@ use tokio::time::timeout_at;
 
 use crate::backend::{Backend, BackendId, Tunnel, TunnelOptions};
 use crate::rules::Rules;
+use crate::traffic::Ledger;
 
 /// How long a visitor waits for an agent that is on its way back.
 const WAIT_TIME: Duration = Duration::from_secs(5);
@@ -126,6 +127,8 @@ pub struct Registry {
     inner: RwLock<Inner>,
     /// A tunnel was opened.
     opened: Notify,
+    /// What tunnels have carried, those that are away included.
+    ledger: Arc<Ledger>,
 }
 
 impl Registry {
@@ -148,6 +151,7 @@ impl Registry {
         Arc::new(Self {
             inner: RwLock::new(inner),
             opened: Notify::new(),
+            ledger: Arc::default(),
         })
     }
 
@@ -275,7 +279,8 @@ impl Registry {
             agent_rule,
             options,
         };
-        let backend = Arc::new(Backend::tunnel(tunnel));
+        let traffic = self.ledger.open(&open.name, open.kind, holder.identity);
+        let backend = Arc::new(Backend::tunnel(tunnel, traffic));
         let id_of_backend = backend.id();
         inner
             .pools
@@ -424,6 +429,11 @@ impl Registry {
             .values()
             .map(|entry| entry.tunnels.len())
             .sum()
+    }
+
+    /// What tunnels have carried since the edge's start.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// What the tunnels of one link have carried.

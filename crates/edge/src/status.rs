@@ -19,10 +19,12 @@ use crate::config;
 use crate::control::{
     self, CertificateReport, DoorReport, LinkReport, Report, Totals, TunnelReport,
 };
+use crate::metrics::kinds::{Counter, Family, Gauge};
 use crate::metrics::{Direction, Metrics};
 use crate::ports::Ports;
 use crate::registry::Registry;
 use crate::tls::{Certificate, Certificates, Source};
+use crate::traffic;
 
 /// Most links and most tunnels of a report: some megabytes, far below what the
 /// other side takes.
@@ -139,19 +141,19 @@ impl Status {
 
     fn tunnel_row(&self, backend: &Backend, tunnel: &Tunnel) -> TunnelReport {
         let name = tunnel.name.as_str();
-        let (kind, url) = match tunnel.kind {
-            TunnelKind::Http => ("http", Some(self.0.url_pattern.replace("{name}", name))),
-            TunnelKind::Tcp => ("tcp", self.0.ports.url_of(&tunnel.name)),
-            TunnelKind::Tls => ("tls", self.0.ports.tls_url(&tunnel.name)),
-            TunnelKind::Udp => ("udp", self.0.udp_ports.url_of(&tunnel.name)),
-            TunnelKind::Private => ("private", Some(format!("private:{name}"))),
-            TunnelKind::Other(_) => ("other", None),
+        let url = match tunnel.kind {
+            TunnelKind::Http => Some(self.0.url_pattern.replace("{name}", name)),
+            TunnelKind::Tcp => self.0.ports.url_of(&tunnel.name),
+            TunnelKind::Tls => self.0.ports.tls_url(&tunnel.name),
+            TunnelKind::Udp => self.0.udp_ports.url_of(&tunnel.name),
+            TunnelKind::Private => Some(format!("private:{name}")),
+            TunnelKind::Other(_) => None,
         };
         let facts = tunnel.link.facts();
         let counters = backend.traffic.counters();
         TunnelReport {
             name: name.to_owned(),
-            kind: kind.to_owned(),
+            kind: traffic::word(tunnel.kind).to_owned(),
             url,
             target: tunnel.options.target.to_string(),
             link: facts.id.0,
@@ -167,19 +169,37 @@ impl Status {
 
     fn totals(&self) -> Totals {
         let metrics = &self.0.metrics;
-        let (http, tcp, udp) = (&metrics.http, &metrics.tcp, &metrics.udp);
+        let Metrics {
+            http,
+            tcp,
+            udp,
+            private,
+            ..
+        } = &**metrics;
         let bytes = |direction| {
-            let all = [&http.bytes, &tcp.bytes, &udp.bytes];
+            let all = [&http.bytes, &tcp.bytes, &udp.bytes, &private.bytes];
             all.map(|bytes| bytes.of(direction).get()).iter().sum()
         };
+        let failures = [
+            &http.backend_failures,
+            &tcp.backend_failures,
+            &udp.backend_failures,
+            &private.backend_failures,
+        ];
+        let open = [
+            &http.active,
+            &http.upgraded,
+            &tcp.open,
+            &udp.open,
+            &private.open,
+        ];
+        let begun = [&tcp.streams, &udp.flows, &private.streams];
         Totals {
             links: metrics.link.links.get(),
             tunnels: self.0.registry.tunnels() as u64,
-            visitors: http.active.get() + http.upgraded.get() + tcp.open.get() + udp.open.get(),
-            requests: http.requests.sum() + tcp.streams.get() + udp.flows.get(),
-            failures: http.backend_failures.sum()
-                + tcp.backend_failures.sum()
-                + udp.backend_failures.sum(),
+            visitors: open.map(Gauge::get).iter().sum(),
+            requests: http.requests.sum() + begun.map(Counter::get).iter().sum::<u64>(),
+            failures: failures.map(Family::sum).iter().sum(),
             drops: udp.drops.sum(),
             bytes_in: bytes(Direction::In),
             bytes_out: bytes(Direction::Out),

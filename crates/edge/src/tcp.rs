@@ -9,7 +9,6 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use adit_link::tasks::Tasks;
@@ -258,7 +257,7 @@ impl TcpDoor {
     }
 
     fn failed(&self, backend: &Backend, error: &impl std::fmt::Display) {
-        backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+        backend.traffic.failed();
         let failures = &self.metrics.tcp.backend_failures;
         failures.of(BackendFailure::Unreachable).add(1);
         tracing::info!(backend = %backend.label(), %error, "backend did not take a stream");
@@ -290,7 +289,7 @@ impl TcpDoor {
             }
             Err(broken) => {
                 if broken == Broken::Backend {
-                    backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+                    backend.traffic.failed();
                     metrics.backend_failures.of(BackendFailure::Cut).add(1);
                 }
                 let stream = carry.into_stream();

@@ -10,8 +10,8 @@ use crate::{Outcome, edge_seam, terminal};
   adit status --config server.toml
   adit status --json
 
-IN is from visitors, OUT to them, in thousands (1 kB = 1000 bytes). A tunnel's
-numbers begin when its agent opens it, the totals with the edge. On a terminal
+IN is from visitors, OUT to them, in thousands (1 kB = 1000 bytes). All numbers
+begin with the edge; a tunnel's are kept while its agent is away. On a terminal
 long lines are cut; into a pipe they are whole. The JSON object is described
 in docs/status.md.")]
 pub(crate) struct Args {

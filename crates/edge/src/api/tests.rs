@@ -45,6 +45,7 @@ async fn world() -> World {
         metrics: Arc::clone(&metrics),
         limits,
         rules: Arc::clone(&rules),
+        ledger: Arc::default(),
     });
     let stop = CancellationToken::new();
     let mut serving = JoinSet::new();
@@ -245,6 +246,7 @@ async fn the_door_does_not_stand_where_others_reach_it() {
         metrics,
         limits,
         rules: rules(),
+        ledger: Arc::default(),
     });
     let refused = serve(listener, door, CancellationToken::new()).await;
     assert!(matches!(refused, Err(ApiError::NotLoopback(_))));

@@ -35,11 +35,11 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DoorReport {
-    /// `http`, `https`, `tls`, `link`, `api` or `tcp`.
+    /// `http`, `https`, `tls`, `link`, `quic`, `api`, `tcp` or `udp`.
     pub door: String,
-    /// `address:port`; of the TCP door the address alone.
+    /// `address:port`; of the TCP and UDP doors the address alone.
     pub address: String,
-    /// The ports that the TCP door may open.
+    /// The ports that those may open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<String>,
 }
@@ -80,13 +80,14 @@ pub struct LinkReport {
     pub busy_channels: usize,
 }
 
-/// An agent's tunnel. Its counters begin when the agent opens it.
+/// An agent's tunnel. Its counters begin with the edge, and are kept while the
+/// agent is away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TunnelReport {
     /// Its name; agents that share it have a row each.
     pub name: String,
-    /// `http`, `tcp`, `udp` or `tls`.
+    /// `http`, `tcp`, `udp`, `tls` or `private`.
     pub kind: String,
     /// Where visitors find it.
     pub url: Option<String>,
@@ -121,8 +122,7 @@ pub struct Totals {
     pub tunnels: u64,
     /// Requests and streams under way now.
     pub visitors: u64,
-    /// Requests answered, refusals included, TCP streams and UDP flows
-    /// begun.
+    /// Requests answered, refusals included; streams and UDP flows begun.
     pub requests: u64,
     /// Times that a backend failed one of them.
     pub failures: u64,

@@ -8,7 +8,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adit_http1::Upgrade;
@@ -350,7 +349,7 @@ impl Connection {
     }
 
     fn count_failure(&self, backend: &Backend, label: BackendFailure) {
-        backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+        backend.traffic.failed();
         let http = &self.door.parts.metrics.http;
         http.backend_failures.of(label).add(1);
     }

@@ -61,6 +61,18 @@ impl Page {
         self.sample(name, labels, value);
     }
 
+    /// A family whose labels are known when the page is written.
+    pub(super) fn rows<V: std::fmt::Display>(
+        &mut self,
+        (name, help, kind): (&str, &str, &str),
+        rows: impl IntoIterator<Item = (String, V)>,
+    ) {
+        self.head(name, help, kind);
+        for (labels, value) in rows {
+            self.sample(name, &labels, value);
+        }
+    }
+
     fn head(&mut self, name: &str, help: &str, kind: &str) {
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));

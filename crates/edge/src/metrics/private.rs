@@ -1,5 +1,5 @@
 use super::kinds::{Counter, Family, Gauge};
-use super::labels::Direction;
+use super::labels::{BackendFailure, Direction};
 use super::page::Page;
 
 /// Private tunnels, all together.
@@ -13,6 +13,8 @@ pub struct PrivateMetrics {
     pub open: Gauge,
     /// Their bytes, sealed as they are.
     pub bytes: Family<Direction>,
+    /// Failures of backends.
+    pub backend_failures: Family<BackendFailure>,
 }
 
 impl PrivateMetrics {
@@ -25,5 +27,8 @@ impl PrivateMetrics {
         page.gauge("adit_private_streams_open", help, &self.open);
         let help = "Bytes of these streams.";
         page.family("adit_private_bytes_total", help, &self.bytes);
+        let help = "Streams from agent to agent that a backend failed.";
+        let name = "adit_private_backend_failures_total";
+        page.family(name, help, &self.backend_failures);
     }
 }

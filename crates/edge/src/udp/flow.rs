@@ -144,7 +144,7 @@ async fn live(entry: &Entry) -> Lived {
             Lived::Ended
         }
         Some(End::Broken(error)) => {
-            backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+            backend.traffic.failed();
             metrics.backend_failures.of(BackendFailure::Cut).add(1);
             carry.link.reset(ResetReason::Cancelled, Delivered::Some);
             let refused = matches!(
@@ -213,7 +213,7 @@ async fn begin(entry: &Entry) -> Option<Begun> {
             }
             Err(error) => error.to_string(),
         };
-        backend.traffic.failures.fetch_add(1, Ordering::Relaxed);
+        backend.traffic.failed();
         let failures = &door.metrics.udp.backend_failures;
         failures.of(BackendFailure::Unreachable).add(1);
         tracing::debug!(backend = %backend.label(), error = failed, "backend did not take a flow");
