@@ -155,6 +155,7 @@ impl Visitors {
         Arc::new(PrivateDoor {
             registry: Arc::clone(&self.registry),
             rules: Arc::clone(&self.rules),
+            limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&ground.metrics),
             places: Arc::clone(&self.places),
             tasks: ground.streams.clone(),

@@ -266,6 +266,13 @@ impl Limits {
         (left > 0).then(|| Duration::from_nanos(left))
     }
 
+    /// Grows with each ban: who has asked whether an address is banned need not
+    /// ask again before it does. Costs a load.
+    #[must_use]
+    pub fn bans_spoken(&self) -> u64 {
+        self.metrics.limits.bans.get()
+    }
+
     /// Whether `address` is never banned, because others may stand behind it.
     #[must_use]
     pub fn is_exempt(&self, address: IpAddr) -> bool {

@@ -20,10 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Backend, BackendId, Serving};
-use crate::metrics::{BackendFailure, Direction, Metrics};
+use crate::limits::Limits;
+use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
 use crate::registry::{Picked, Registry};
 use crate::relay::{Relay, Side};
-use crate::rules::{Rules, Visit};
+use crate::rules::{Rule, Rules, Visit};
 
 /// Most backends that one stream is tried on.
 const MAX_TRIES: usize = 4;
@@ -34,6 +35,7 @@ const WAIT_TIME: Duration = Duration::from_secs(5);
 pub(crate) struct PrivateDoor {
     pub(crate) registry: Arc<Registry>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
     /// One for each visitor of any door.
     pub(crate) places: Arc<Semaphore>,
@@ -45,7 +47,11 @@ pub(crate) struct PrivateDoor {
 struct Taken {
     backend: Arc<Backend>,
     stream: Stream,
-    _visits: [Option<Visit>; 2],
+    /// What the owner says about the agent that asks.
+    own: Option<Arc<Rule>>,
+    /// Counted under the rules of the tunnel, of its agent and of the one that
+    /// asks.
+    _visits: [Option<Visit>; 3],
     _place: OwnedSemaphorePermit,
 }
 
@@ -90,28 +96,42 @@ impl PrivateDoor {
         if !permitted || !self.registry.may_reach(facts.id, name) {
             return Err(ResetReason::NoSuchTunnel);
         }
+        let (now, ip) = (Instant::now().into_std(), facts.peer.ip());
+        // Its link was there before the ban; what it begins now is new.
+        if self.limits.banned(ip, now).is_some() {
+            let refused = &self.metrics.limits.refused;
+            refused.of(LimitRefusal::Banned).add(1);
+            return Err(ResetReason::TooMany);
+        }
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| ResetReason::TooMany)?;
-        let (now, ip) = (Instant::now().into_std(), facts.peer.ip());
-        let rule = self.rules.of(name, now);
-        let visit = rule.as_ref().map(|rule| rule.enter(ip, now));
-        let visit = visit.transpose().map_err(|refused| {
-            self.metrics.limits.by_rule.of(refused).add(1);
-            ResetReason::TooMany
-        })?;
-        let (backend, stream, agent_visit) = self.begin(link, name).await?;
+        let enter = |rule: Option<&Arc<Rule>>| {
+            let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
+            visit.map_err(|refused| {
+                self.metrics.limits.by_rule.of(refused).add(1);
+                ResetReason::TooMany
+            })
+        };
+        let own = own.map(|own| Arc::clone(&own.rule));
+        let visit = enter(self.rules.of(name, now).as_ref())?;
+        let own_visit = enter(own.as_ref())?;
+        let (backend, stream, agent_visit) = self.begin(link, name, own.as_ref()).await?;
         Ok(Taken {
             backend,
             stream,
-            _visits: [visit, agent_visit],
+            own,
+            _visits: [visit, agent_visit, own_visit],
             _place: place,
         })
     }
 
+    /// Finds a backend that takes the stream; under its `own` rule the agent
+    /// that asks was counted in already.
     async fn begin(
         &self,
         link: &EdgeLink,
         name: &TunnelName,
+        own: Option<&Arc<Rule>>,
     ) -> Result<(Arc<Backend>, Stream, Option<Visit>), ResetReason> {
         let facts = link.facts();
         let (mut tried, mut offers) = (Vec::new(), 0);
@@ -122,8 +142,8 @@ impl PrivateDoor {
             tried.push(backend.id());
             let alone = !self.registry.has_other(name, &tried);
             let now = Instant::now().into_std();
-            let entered = backend.agent_rule();
-            let entered = entered.map(|rule| rule.enter(facts.peer.ip(), now));
+            let rule = other_than(own, backend.agent_rule());
+            let entered = rule.map(|rule| rule.enter(facts.peer.ip(), now));
             let agent_visit = match entered.transpose() {
                 Ok(visit) => visit,
                 Err(refused) => {
@@ -179,6 +199,7 @@ impl PrivateDoor {
         let Taken {
             backend,
             stream,
+            own,
             _visits,
             _place,
         } = taken;
@@ -188,7 +209,8 @@ impl PrivateDoor {
         let _open = metrics.open.hold();
         let mut relay = Relay::new(forwarder, stream)
             .paced(backend.rule().cloned())
-            .paced(backend.agent_rule().cloned());
+            .paced(other_than(own.as_ref(), backend.agent_rule()).cloned())
+            .paced(own);
         let mut told = (0, 0);
         let end = poll_fn(|cx| {
             let end = relay.poll(cx);
@@ -217,6 +239,12 @@ impl PrivateDoor {
             }
         }
     }
+}
+
+/// The rule of the agent that serves, where it is not the one that asks: a
+/// stream from an agent to itself counts once.
+fn other_than<'r>(own: Option<&Arc<Rule>>, rule: Option<&'r Arc<Rule>>) -> Option<&'r Arc<Rule>> {
+    rule.filter(|rule| !own.is_some_and(|own| Arc::ptr_eq(own, rule)))
 }
 
 /// Ready when the backend has taken the stream.

@@ -55,7 +55,7 @@ pub(crate) struct Relay {
     pub(crate) target: Stream,
     /// Ended: up, down.
     ended: [bool; 2],
-    /// At most one for the tunnel and one for its agent.
+    /// At most one for the tunnel and one for each of its agents.
     paces: Vec<Pace>,
     /// Runs while one direction alone has ended, with the bytes of its start.
     half: Option<(Pin<Box<Sleep>>, u64)>,

@@ -2,8 +2,10 @@
 //! it for new connections, change a byte on it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::raw::connect_from;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ pub struct Between {
 }
 
 struct Shared {
+    own: IpAddr,
     to: SocketAddr,
     state: Mutex<State>,
     changed: Condvar,
@@ -70,9 +73,19 @@ impl Between {
     /// When no port of the loopback can be had.
     #[must_use]
     pub fn start(to: SocketAddr) -> Self {
+        Self::start_from(Ipv4Addr::LOCALHOST.into(), to)
+    }
+
+    /// The same; the other side sees this address of the machine's.
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn start_from(own: IpAddr, to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
         let address = listener.local_addr().expect("the address of a listener");
         let shared = Arc::new(Shared {
+            own,
             to,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -167,7 +180,7 @@ impl Shared {
                 return;
             }
         }
-        let Ok(to) = TcpStream::connect(self.to) else {
+        let Ok(to) = connect_from(self.own, self.to) else {
             return;
         };
         let _ = from.set_nodelay(true);

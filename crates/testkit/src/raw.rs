@@ -2,9 +2,11 @@
 //! decides itself.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::wait::DEADLINE;
 
@@ -52,6 +54,21 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     found
 }
 
+/// A connection that comes from an address of this machine.
+///
+/// # Errors
+/// The system's.
+pub fn connect_from(own: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddr::new(own, 0))?;
+    connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
 /// A connection whose reads end at the deadline of a test.
 pub struct Socket(TcpStream);
 
@@ -73,6 +90,15 @@ impl Socket {
     #[must_use]
     pub fn dial(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).expect("somebody listens"))
+    }
+
+    /// Dials from an address of this machine.
+    ///
+    /// # Panics
+    /// When nobody listens, or the address is none.
+    #[must_use]
+    pub fn dial_from(own: IpAddr, address: SocketAddr) -> Self {
+        Self::new(connect_from(own, address).expect("somebody listens"))
     }
 
     /// Dials and sends.
@@ -173,6 +199,22 @@ impl Socket {
     #[must_use]
     pub fn stream(&self) -> &TcpStream {
         &self.0
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(room)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }
 

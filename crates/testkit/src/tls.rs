@@ -97,24 +97,48 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 /// When nobody listens, or the name is none.
 #[must_use]
 pub fn connect(door: SocketAddr, trusted: &Path, name: &str) -> Tls {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let socket = TcpStream::connect(door).expect("somebody listens");
+    over(socket, trusted, name)
+}
+
+/// The same over a connection that is there.
+///
+/// # Panics
+/// When the name is none.
+#[must_use]
+pub fn over(socket: TcpStream, trusted: &Path, name: &str) -> Tls {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(trusted).expect("a certificate in the file"))
         .expect("a certificate that can be trusted");
+    socket.set_nodelay(true).expect("a socket without delay");
+    socket
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a read deadline");
+    StreamOwned::new(client(roots, name), socket)
+}
+
+/// The first message of a client that asks for a name.
+///
+/// # Panics
+/// When the name is none.
+#[must_use]
+pub fn hello(name: &str) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut client = client(RootCertStore::empty(), name);
+    client.write_tls(&mut message).expect("room for a message");
+    message
+}
+
+fn client(roots: RootCertStore, name: &str) -> ClientConnection {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions of TLS")
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(name.to_owned()).expect("a name for TLS");
-    let client = ClientConnection::new(Arc::new(config), name).expect("a TLS client");
-    let socket = TcpStream::connect(door).expect("somebody listens");
-    socket.set_nodelay(true).expect("a socket without delay");
-    socket
-        .set_read_timeout(Some(DEADLINE))
-        .expect("a read deadline");
-    StreamOwned::new(client, socket)
+    ClientConnection::new(Arc::new(config), name).expect("a TLS client")
 }
 
 /// A request that a balancer announces as this address's; what came back, or

@@ -14,7 +14,7 @@ use crate::rules::{AgentSpec, RuleSpec};
 pub static TUNNEL: SectionSpec = SectionSpec {
     name: "tunnel",
     repeated: true,
-    help: "What the owner of the edge says about agents' tunnels, whatever their agents ask for. A tunnel needs no such table.",
+    help: "What the owner of the edge says about agents' tunnels, whatever their agents ask for. A tunnel needs no such table. A visitor is a connection; at the HTTP and HTTPS doors a request under way, of a UDP tunnel a flow, of a private tunnel a stream of another agent, whose address is the one that its link comes from.",
     keys: &[
         &NAME,
         &MAX_AGENTS,
@@ -68,12 +68,7 @@ static DENY: Key<ListOf<Parsed<IpNet>>> = Key::or(
     "[]",
     "Addresses and networks that may not, whatever `allow` says.",
 );
-static CONNECTIONS: Key<Number> = Key::or(
-    "connections",
-    COUNT,
-    "0",
-    "Most visitors at a time (at the HTTP door: requests under way).",
-);
+static CONNECTIONS: Key<Number> = Key::or("connections", COUNT, "0", "Most visitors at a time.");
 static PER_ADDRESS: Key<Number> = Key::or(
     "connections_per_address",
     COUNT,
@@ -90,7 +85,7 @@ static BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all visitors of the tunnel together; over HTTP, bodies of requests and answers.",
+    "Bytes a second each way, of all visitors together; over HTTP, bodies of requests and answers.",
 );
 
 const NETWORK: Parsed<IpNet> = Parsed {
@@ -161,13 +156,13 @@ static AGENT_CONNECTIONS: Key<Number> = Key::or(
     "connections",
     COUNT,
     "0",
-    "Most visitors of its tunnels at a time (at the HTTP door: requests under way).",
+    "Most visitors of its tunnels at a time, its own streams to private tunnels of others (`adit forward`) among them.",
 );
 static AGENT_BYTES: Key<Number> = Key::or(
     "bytes_per_second",
     Number::new(0, 4_000_000_000).of("bytes").zero("no limit"),
     "0",
-    "Bytes a second each way, of all its visitors together; over HTTP, bodies of requests and answers.",
+    "Bytes a second each way, of all these together; over HTTP, bodies of requests and answers.",
 );
 
 /// A `[[tunnel]]`; without a name it is for all others.

@@ -46,7 +46,14 @@ pub(super) struct Key {
 pub(super) struct Port {
     pub(super) opened: Opened,
     pub(super) socket: Door,
-    flows: Mutex<HashMap<Key, Arc<Inbox>>>,
+    flows: Mutex<HashMap<Key, Known>>,
+}
+
+/// A flow in the table.
+struct Known {
+    inbox: Arc<Inbox>,
+    /// How many bans had been spoken when its visitor was last judged.
+    judged: u64,
 }
 
 /// Serves one socket of a port until it is stopped.
@@ -81,7 +88,7 @@ async fn read(opened: Opened, socket: std::net::UdpSocket) -> io::Result<()> {
 }
 
 impl Port {
-    fn flows(&self) -> MutexGuard<'_, HashMap<Key, Arc<Inbox>>> {
+    fn flows(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -103,8 +110,8 @@ impl Port {
             from: arrived.from,
             own: self.socket.own(arrived.to),
         };
-        let known = self.flows().get(&key).cloned();
-        let inbox = known.map_or_else(|| self.begin(key, arrived.to), Ok);
+        let known = self.known(&key);
+        let inbox = known.unwrap_or_else(|| self.begin(key, arrived.to));
         let drops = &self.opened.door;
         let inbox = match inbox {
             Ok(inbox) => inbox,
@@ -124,16 +131,38 @@ impl Port {
         is_much
     }
 
+    /// The flow of a visitor that has one and is not banned.
+    fn known(&self, key: &Key) -> Option<Result<Arc<Inbox>, UdpDrop>> {
+        let mut flows = self.flows();
+        let known = flows.get_mut(key)?;
+        let limits = &self.opened.door.limits;
+        let spoken = limits.bans_spoken();
+        if known.judged != spoken {
+            // A flow has no end that a ban could wait for.
+            let now = tokio::time::Instant::now().into_std();
+            if limits.banned(key.from.ip(), now).is_some() {
+                return Some(Err(UdpDrop::Banned));
+            }
+            known.judged = spoken;
+        }
+        Some(Ok(Arc::clone(&known.inbox)))
+    }
+
     /// A visitor's first datagram.
     fn begin(self: &Arc<Self>, key: Key, to: Option<IpAddr>) -> Result<Arc<Inbox>, UdpDrop> {
         let opened = &self.opened;
+        let judged = opened.door.limits.bans_spoken();
         if !can_be_answered(key.from, to, opened.number) {
             return Err(UdpDrop::Source);
         }
         let admitted = opened.door.admit(&opened.name, key.from, opened.number);
         let (place, visit) = admitted.inspect_err(|why| self.tell(key.from, *why))?;
         let inbox = Arc::new(Inbox::new());
-        self.flows().insert(key, Arc::clone(&inbox));
+        let known = Known {
+            inbox: Arc::clone(&inbox),
+            judged,
+        };
+        self.flows().insert(key, known);
         let entry = Entry::new(Arc::clone(self), key, Arc::clone(&inbox));
         let flow = Flow::new(entry, place, visit);
         opened.door.tasks.spawn(flow::run(flow));
@@ -152,7 +181,8 @@ impl Port {
     /// The flow is over: the next datagram begins another.
     pub(super) fn forget(&self, key: &Key, inbox: &Arc<Inbox>) {
         let mut flows = self.flows();
-        if flows.get(key).is_some_and(|held| Arc::ptr_eq(held, inbox)) {
+        let held = flows.get(key).map(|known| &known.inbox);
+        if held.is_some_and(|held| Arc::ptr_eq(held, inbox)) {
             flows.remove(key);
         }
         if flows.is_empty() {

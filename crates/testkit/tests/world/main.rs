@@ -3,6 +3,7 @@
 
 mod agents;
 mod compressed;
+mod controls;
 mod http;
 mod https;
 mod https_faults;

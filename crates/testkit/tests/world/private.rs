@@ -20,14 +20,14 @@ fn name(text: &str) -> TunnelName {
 }
 
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-fn key_of(plan: &AgentPlan) -> PublicKey {
+pub(crate) fn key_of(plan: &AgentPlan) -> PublicKey {
     let data = DataFolder::open(&plan.settings.data).unwrap();
     data.identity().unwrap().public()
 }
 
 /// An agent that offers a service to others.
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-fn offers(world: &World, called: &str, target: SocketAddr, peers: Peers) -> AgentPlan {
+pub(crate) fn offers(world: &World, called: &str, target: SocketAddr, peers: Peers) -> AgentPlan {
     let mut plan = AgentPlan::new(world, called, target);
     plan.settings.tunnels = vec![TunnelSettings {
         name: Some(name(called)),
@@ -43,7 +43,7 @@ fn offers(world: &World, called: &str, target: SocketAddr, peers: Peers) -> Agen
 }
 
 /// An agent that wants one.
-fn wants(world: &World, called: &str, peer: PublicKey) -> AgentPlan {
+pub(crate) fn wants(world: &World, called: &str, peer: PublicKey) -> AgentPlan {
     let mut plan = AgentPlan::new(world, called, nobody());
     plan.settings.tunnels = Vec::new();
     plan.settings.forwards = vec![ForwardSettings {
@@ -55,7 +55,7 @@ fn wants(world: &World, called: &str, peer: PublicKey) -> AgentPlan {
 }
 
 /// Starts an agent with the PIN of this moment: it changes with each admission.
-fn start(world: &World, mut plan: AgentPlan) -> Agent {
+pub(crate) fn start(world: &World, mut plan: AgentPlan) -> Agent {
     let pin = world.edge().pin();
     plan.settings.pin = pin.map_or(PinFrom::Nowhere, PinFrom::Fixed);
     world.start_agent(plan)
@@ -63,7 +63,7 @@ fn start(world: &World, mut plan: AgentPlan) -> Agent {
 
 /// Where an agent's local door is.
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-fn door(agent: &Agent, called: &str) -> SocketAddr {
+pub(crate) fn door(agent: &Agent, called: &str) -> SocketAddr {
     let url = agent.wait_live(called);
     url.strip_prefix("tcp://").unwrap().parse().unwrap()
 }
