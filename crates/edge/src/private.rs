@@ -104,7 +104,10 @@ impl PrivateDoor {
             return Err(ResetReason::TooMany);
         }
         let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| ResetReason::TooMany)?;
+        let place = place.map_err(|_| {
+            self.metrics.limits.refused.of(LimitRefusal::Full).add(1);
+            ResetReason::TooMany
+        })?;
         let enter = |rule: Option<&Arc<Rule>>| {
             let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
             visit.map_err(|refused| {
