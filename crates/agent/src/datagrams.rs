@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_link::told::is_too_large;
 use adit_link::{Channel, Datagrams, Fill, MAX_DATAGRAM, StreamError};
 use adit_model::Code;
 use adit_wire::{Delivered, ResetReason};
@@ -362,12 +363,4 @@ impl Flow {
         }
         Ok(None)
     }
-}
-
-/// What the system says of a datagram that does not fit.
-fn is_too_large(error: &io::Error) -> bool {
-    #[cfg(target_os = "linux")]
-    return error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error());
-    #[cfg(not(target_os = "linux"))]
-    return error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(40);
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use adit_link::socket::suites;
 use adit_link::tasks::Tasks;
+use adit_link::told::not_accepted;
 use adit_link::{ForwardError, Forwards, PeerFailure, PeerStream, StreamError, entropy};
 use adit_link_proto::{PeerError, PeerForwarder, PeerFresh};
 use adit_model::{Code, ConnId, Identity};
@@ -105,9 +106,16 @@ impl Door {
                     accepted = listener.accept() => accepted,
                     () = stopping.cancelled() => return,
                 };
-                let Ok((socket, _)) = accepted else {
-                    sleep(PAUSE).await;
-                    continue;
+                let socket = match accepted {
+                    Ok((socket, _)) => socket,
+                    Err(error) => {
+                        if let Some(code) = not_accepted(&error) {
+                            let why = format!("a connection was not accepted: {error}");
+                            open.report(Failed(code, why));
+                            sleep(PAUSE).await;
+                        }
+                        continue;
+                    }
                 };
                 let open = Arc::clone(&open);
                 of_streams.spawn_until_stopped(async move {
@@ -196,7 +204,7 @@ struct Open {
     reported: Mutex<Option<(Instant, Code)>>,
 }
 
-/// Why a connection did not come through: for people.
+/// Why a connection did not come through, for people.
 struct Failed(Code, String);
 
 impl Open {
@@ -291,6 +299,7 @@ impl Open {
                     ResetReason::TooMany => {
                         format!("{name} has as many visitors as its edge allows")
                     }
+                    ResetReason::Draining => format!("the agent of {name} is stopping"),
                     other => format!("{name} gave up: {other:?}"),
                 };
                 Failed(Code::FORWARD_REFUSED, why)

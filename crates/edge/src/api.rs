@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_link::told::not_accepted;
 use adit_model::TunnelName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +24,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
-use crate::listen::code_of;
 use crate::metrics::{Door, Metrics, Phase, ProcessFacts, tunnels};
 use crate::rules::Rules;
 use crate::seldom::Seldom;
@@ -102,9 +102,11 @@ pub async fn serve(
                 });
             }
             Err(error) => {
+                let Some(code) = not_accepted(&error) else {
+                    continue;
+                };
                 door.metrics.doors.accept_errors.of(Door::Api).add(1);
                 if let Some(times) = seldom.one_more(Instant::now()) {
-                    let code = code_of(&error);
                     tracing::warn!(%code, %error, times, "the API door could not accept connections");
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -227,8 +227,8 @@ impl Backend {
         }
     }
 
-    /// Opens a stream for a visitor of `door`, where that counts; `alone`: there is no other backend to try,
-    /// so that waiting is better than giving up.
+    /// Opens a stream for a visitor of `door`, where that counts; `alone`: there
+    /// is no other backend to try, so that waiting is better than giving up.
     ///
     /// # Errors
     /// See [`BackendError`].

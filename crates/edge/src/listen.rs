@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_link::tasks::Tasks;
-use adit_model::Code;
+use adit_link::told::not_accepted;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -143,11 +143,12 @@ where
                     served.await;
                 });
             }
-            Err(error) if is_about_one(&error) => {}
             Err(error) => {
+                let Some(code) = not_accepted(&error) else {
+                    continue;
+                };
                 counted.metrics.doors.accept_errors.of(counted.door).add(1);
                 if let Some(times) = counted.seldom.one_more(Instant::now()) {
-                    let code = code_of(&error);
                     tracing::warn!(%code, %error, times, "connections could not be accepted");
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -161,45 +162,9 @@ fn unmapped(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// Errors of one connection that was gone before it was accepted.
-fn is_about_one(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
-}
-
-/// Descriptors of this process or of the whole machine, or something else.
-pub(crate) fn code_of(error: &io::Error) -> Code {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let all_used = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-        if all_used.contains(&error.raw_os_error()) {
-            return Code::DESCRIPTORS;
-        }
-    }
-    Code::DOOR_LOST
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn used_up_descriptors_are_told_apart() {
-        assert_eq!(
-            code_of(&io::Error::from_raw_os_error(24)),
-            Code::DESCRIPTORS
-        );
-        assert_eq!(
-            code_of(&io::Error::from_raw_os_error(23)),
-            Code::DESCRIPTORS
-        );
-        assert_eq!(code_of(&io::Error::from_raw_os_error(12)), Code::DOOR_LOST);
-    }
 
     #[test]
     fn a_port_in_use_is_an_error_also_between_edges() {

@@ -266,7 +266,7 @@ impl Edge {
             let serve = api::serve(listener, parts.api, stop());
             self.keepers.spawn(async move {
                 if let Err(error) = serve.await {
-                    tracing::error!(%error, "the API door has closed");
+                    tracing::error!(code = %Code::DOOR_LOST, %error, "the API door has closed");
                 }
             });
         }

@@ -35,6 +35,7 @@ mod stream;
 mod stream_io;
 pub mod tasks;
 pub mod tls;
+pub mod told;
 pub mod websocket;
 pub mod workers;
 

@@ -56,21 +56,33 @@ pub(crate) struct ForwardArgs {
 pub(crate) fn run(args: &Args) -> Outcome {
     args.publish.one_stdin(&[])?;
     let remarks = Remarks::default();
+    let name = tunnel_name(&args.name)?;
     let carries = Carries::Bytes {
         target: tcp::target(&args.target)?,
         by: By::Agents(args.peers.iter().copied().collect()),
         proxy_protocol: None,
     };
+    let config = args
+        .publish
+        .config(Some(name.as_str()), carries, &remarks)?;
     let key = args.publish.reach.place.folder()?.identity();
     let key = key.map_err(super::place::state)?.public();
-    let (name, port) = (&args.name, port_of(&args.target));
+    let port = port_of(&args.target);
     terminal::note(&format!(
         "on the other machine: adit forward {name} --listen 127.0.0.1:{port} --peer {key}"
     ));
-    args.publish.run(Some(name), carries, &remarks)
+    agent_seam::publish(config, args.publish.reach.log, &remarks)
 }
 
-/// The target's own port, which the other side may use too.
+fn tunnel_name(text: &str) -> Result<TunnelName, Failure> {
+    TunnelName::parse(text).map_err(|why| {
+        let what = format!("{text}: {why}");
+        Failure::with(Code::BAD_NAME, what, "write a name like db or my-db")
+    })
+}
+
+/// The target's own port, which the other side may use too. A socket has none:
+/// any will do.
 fn port_of(target: &str) -> u16 {
     let port = target.rsplit(':').next().and_then(|port| port.parse().ok());
     port.unwrap_or(5000)
@@ -79,8 +91,7 @@ fn port_of(target: &str) -> u16 {
 /// `adit forward`.
 pub(crate) fn run_forward(args: &ForwardArgs) -> Outcome {
     args.reach.one_stdin(&[])?;
-    let name = TunnelName::parse(&args.name);
-    let name = name.map_err(|why| Failure::new(Code::BAD_NAME, format!("{}: {why}", args.name)))?;
+    let name = tunnel_name(&args.name)?;
     let listen = listen(&args.listen).ok_or_else(|| {
         let what = format!(
             "--listen: `{}` is no port and no address with one",

@@ -1,6 +1,7 @@
-//! What `adit http` and `adit tcp` have in common: one tunnel, published until
-//! a signal.
+//! What the commands have in common that are an agent, and those that publish
+//! one tunnel until a signal.
 
+use adit_agent::config::AgentConfig;
 use adit_agent::{By, Carries, Compression, TunnelSettings};
 use adit_model::{Code, TunnelName};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -94,9 +95,22 @@ impl Publish {
     /// Publishes a service until a signal.
     ///
     /// # Errors
-    /// The name is none, the environment has mistakes or forbids the target;
-    /// why the agent ended by itself.
+    /// As [`Publish::config`]; why the agent ended by itself.
     pub(crate) fn run(&self, name: Option<&str>, carries: Carries, remarks: &Remarks) -> Outcome {
+        let config = self.config(name, carries, remarks)?;
+        agent_seam::publish(config, self.reach.log, remarks)
+    }
+
+    /// What publishes a service.
+    ///
+    /// # Errors
+    /// The name is none, the environment has mistakes or forbids the target.
+    pub(crate) fn config(
+        &self,
+        name: Option<&str>,
+        carries: Carries,
+        remarks: &Remarks,
+    ) -> Result<AgentConfig, Failure> {
         let name = name.map(TunnelName::parse).transpose();
         let name = name.map_err(|why| Failure::new(Code::BAD_NAME, format!("--name: {why}")))?;
         if let (Some(_), Some(why)) = (self.compression, uncompressed(&carries)) {
@@ -118,7 +132,7 @@ impl Publish {
             exclusive: self.exclusive,
             compression: self.compression,
         }];
-        agent_seam::publish(config, self.reach.log, remarks)
+        Ok(config)
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use adit_link::told::is_too_large;
 use adit_link::{Datagrams, Fill, StreamError};
 use adit_wire::{Delivered, ResetReason, TunnelKind};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -96,9 +97,9 @@ impl Flow {
 
 /// How a flow that an agent had taken has ended.
 enum End {
-    /// In order: idle, or ended by the agent.
-    Idle,
-    /// By the agent, or with its link.
+    /// It was silent for too long, or the agent ended it.
+    InOrder,
+    /// The agent gave it up, or its link broke.
     Broken(StreamError),
 }
 
@@ -139,7 +140,7 @@ async fn live(entry: &Entry) -> Lived {
     });
     // An agent that closes the tunnel waits for its flows.
     match backend.closed().run_until_cancelled(end).await {
-        None | Some(End::Idle) => {
+        None | Some(End::InOrder) => {
             carry.link.retire(&entry.door().tasks);
             Lived::Ended
         }
@@ -176,8 +177,8 @@ struct Begun {
 async fn begin(entry: &Entry) -> Option<Begun> {
     let (door, name) = (entry.door(), &entry.port.opened.name);
     let (visitor, own) = (entry.visitor(), entry.own_address());
-    let (mut tried, mut lead) = (Vec::new(), Queue::default());
-    for _ in 0..MAX_TRIES {
+    let (mut tried, mut offers, mut lead) = (Vec::new(), 0, Queue::default());
+    while offers < MAX_TRIES {
         let next = door.registry.next(TunnelKind::Udp, name, &tried);
         let backend = next.await?;
         tried.push(backend.id());
@@ -193,6 +194,7 @@ async fn begin(entry: &Entry) -> Option<Begun> {
                 continue;
             }
         };
+        offers += 1;
         let opened = backend.open_flow(visitor, own, alone, door.idle.told());
         let failed = match opened.await {
             Ok(mut link) => {
@@ -348,14 +350,14 @@ impl Carry {
             return Poll::Ready(End::Broken(error));
         }
         match self.poll_down(cx, entry) {
-            Poll::Ready(Ok(())) => return Poll::Ready(End::Idle),
+            Poll::Ready(Ok(())) => return Poll::Ready(End::InOrder),
             Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
             Poll::Pending => {}
         }
         if self.asked + self.answered != before {
             self.last = Instant::now();
         }
-        self.poll_idle(cx).map(|()| End::Idle)
+        self.poll_idle(cx).map(|()| End::InOrder)
     }
 
     /// Visitor to agent, as far as the link and the owner's rate allow.
@@ -477,8 +479,4 @@ impl Carry {
             self.timer.as_mut().reset(self.last + most);
         }
     }
-}
-
-fn is_too_large(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }

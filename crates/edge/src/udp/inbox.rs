@@ -12,9 +12,10 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 
-/// Datagrams that may come before a flow's stream is taken.
-const OPENING: u8 = 16;
-/// Bytes that may wait; one datagram always finds room.
+/// Datagrams that may come before a flow's stream is taken; all of them are
+/// kept until then.
+const OPENING: usize = 16;
+/// Bytes that may wait, or are kept; one datagram always finds room.
 const BYTES: usize = 64 * 1024;
 /// Datagrams that may wait.
 const COUNT: usize = 1024;
@@ -80,8 +81,11 @@ impl Queue {
 /// How far a flow is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// No agent has taken it; so many more datagrams may come.
-    Opening(u8),
+    /// No agent has taken it; what has come until now.
+    Opening {
+        count: usize,
+        bytes: usize,
+    },
     Open,
     /// No agent takes it: everything is dropped for a while.
     Refused,
@@ -119,7 +123,7 @@ impl Inbox {
     pub(super) fn new() -> Self {
         let shared = Shared {
             queue: Queue::default(),
-            stage: Stage::Opening(OPENING),
+            stage: Stage::Opening { count: 0, bytes: 0 },
             dropped: 0,
         };
         Self {
@@ -144,21 +148,18 @@ impl Inbox {
             return Pushed::Full;
         };
         let (waiting, count) = (shared.queue.bytes.len(), shared.queue.lengths.len());
-        let room = waiting == 0 || waiting + datagram.len() <= BYTES;
-        let left = match &mut shared.stage {
+        let (held, has_room) = match shared.stage {
             Stage::Refused => return Pushed::Refused,
-            Stage::Open => count < COUNT,
-            Stage::Opening(left) => match left.checked_sub(1) {
-                Some(fewer) => {
-                    *left = fewer;
-                    true
-                }
-                None => false,
-            },
+            Stage::Open => (waiting, count < COUNT),
+            Stage::Opening { count, bytes } => (bytes, count < OPENING),
         };
-        if !(room && left) {
+        if !has_room || (held > 0 && held + datagram.len() > BYTES) {
             shared.dropped += 1;
             return Pushed::Full;
+        }
+        if let Stage::Opening { count, bytes } = &mut shared.stage {
+            *count += 1;
+            *bytes += datagram.len();
         }
         shared.queue.push(datagram, length);
         let much = waiting > BYTES / 2 || count > COUNT / 2;
@@ -253,6 +254,17 @@ mod tests {
         assert_eq!(inbox.push(b"x"), TAKEN);
         assert_eq!(inbox.refuse(), 1);
         assert_eq!(inbox.push(b"x"), Pushed::Refused);
+    }
+
+    #[test]
+    fn few_bytes_are_kept_for_an_agent() {
+        let (inbox, mut queue) = (Inbox::new(), Queue::default());
+        assert_eq!(inbox.push(&[0; 65_000]), TAKEN);
+        inbox.collect(&mut queue);
+        assert_eq!(inbox.push(&[0; 1000]), Pushed::Full);
+        assert_eq!(inbox.push(&[0; 500]), TAKEN);
+        inbox.collect(&mut queue);
+        assert_eq!(queue.left(), 2);
     }
 
     #[test]

@@ -112,11 +112,11 @@ impl Port {
         };
         let known = self.known(&key);
         let inbox = known.unwrap_or_else(|| self.begin(key, arrived.to));
-        let drops = &self.opened.door;
+        let door = &self.opened.door;
         let inbox = match inbox {
             Ok(inbox) => inbox,
             Err(why) => {
-                drops.dropped(why, arrived.datagrams().count());
+                door.dropped(why, arrived.datagrams().count());
                 return false;
             }
         };
@@ -124,8 +124,8 @@ impl Port {
         for datagram in arrived.datagrams() {
             match inbox.push(datagram) {
                 Pushed::Taken { much } => is_much |= much,
-                Pushed::Full => drops.dropped(UdpDrop::Queue, 1),
-                Pushed::Refused => drops.dropped(UdpDrop::NoBackend, 1),
+                Pushed::Full => door.dropped(UdpDrop::Queue, 1),
+                Pushed::Refused => door.dropped(UdpDrop::NoBackend, 1),
             }
         }
         is_much

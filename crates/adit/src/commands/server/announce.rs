@@ -54,6 +54,9 @@ pub(super) fn for_scripts(facts: &Facts) -> String {
         "listening http {}\nlistening link {}\n",
         facts.http, facts.link
     );
+    if let Some(quic) = facts.quic {
+        let _ = writeln!(text, "listening quic {quic}");
+    }
     if let Some(tls) = facts.tls {
         let _ = writeln!(text, "listening tls {tls}");
     }
@@ -161,6 +164,12 @@ fn doors(facts: &Facts, about: &About) -> String {
         "link door",
         &format!("{}  agents: {}", facts.link, open_to(facts.link)),
     );
+    if let Some(quic) = facts.quic {
+        text += &row(
+            "QUIC door",
+            &format!("{quic} (UDP)  agents: {}", open_to(quic)),
+        );
+    }
     if let Some(api) = facts.api {
         text += &row(
             "API door",
@@ -237,7 +246,7 @@ mod tests {
             tls: Some("127.0.0.1:8443".parse().unwrap()),
             https: None,
             certificate: None,
-            quic: None,
+            quic: Some(link),
             link,
             api: Some("127.0.0.1:9090".parse().unwrap()),
             fingerprint: PublicKey([7; 32]),
@@ -278,7 +287,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening tls 127.0.0.1:8443\nlistening api 127.0.0.1:9090\nfingerprint {}",
+                "listening http 127.0.0.1:8080\nlistening link 127.0.0.1:7400\nlistening quic 127.0.0.1:7400\nlistening tls 127.0.0.1:8443\nlistening api 127.0.0.1:9090\nfingerprint {}",
                 facts.fingerprint
             )
         );
@@ -294,6 +303,7 @@ mod tests {
             "  TCP ports    2000-2999  when tunnels open them, visitors: everybody who reaches this machine",
             "  UDP ports    5000-5999  when tunnels open them, visitors: this machine only",
             "  link door    192.0.2.7:7400  agents: everybody who reaches 192.0.2.7",
+            "  QUIC door    192.0.2.7:7400 (UDP)  agents: everybody who reaches 192.0.2.7",
             "  API door     http://127.0.0.1:9090  metrics, no login: this machine only",
             "  tunnels      http://NAME.example.test:8080",
             "  PIN          234567  asked of agents not seen before",
