@@ -148,7 +148,7 @@ fn wrong_command_lines_are_told_with_the_code_of_wrong_use() {
 #[test]
 fn each_wrong_target_name_and_password_is_told() {
     let world = World::new();
-    let form = "write the target in one of these forms";
+    let form = "write it like `3000` or `nas.lan:5000`";
     let cases = [
         ("http tcp://localhost:22", "ADIT-1002: target scheme", form),
         ("http localhost", "ADIT-1002: target", form),

@@ -19,6 +19,7 @@ fn an_edge_says_its_doors_then_that_it_is_ready_and_no_secret() {
     let begins = [
         "listening http ",
         "listening link ",
+        "listening quic ",
         "listening api ",
         "fingerprint ed25519:",
         "ready",
