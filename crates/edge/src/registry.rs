@@ -401,6 +401,14 @@ impl Registry {
             .is_none_or(|tunnel| !tunnel.link.ended().is_cancelled())
     }
 
+    /// Whether its link is not among the live ones any more; when the backend
+    /// is closed, that tells a lost agent from one that has closed the tunnel.
+    #[must_use]
+    pub(crate) fn has_lost(&self, backend: &Backend) -> bool {
+        let tunnel = backend.as_tunnel();
+        tunnel.is_some_and(|tunnel| !self.read().links.contains_key(&tunnel.link.facts().id))
+    }
+
     /// All live links.
     #[must_use]
     pub fn links(&self) -> Vec<Arc<EdgeLink>> {

@@ -12,6 +12,7 @@
 mod carriers;
 mod chaos;
 mod codes;
+mod controls;
 mod demo;
 mod doors;
 mod forget;

@@ -138,31 +138,34 @@ async fn live(entry: &Entry) -> Lived {
         carry.moved.tell(entry.door(), &backend, &entry.inbox);
         end
     });
-    // An agent that closes the tunnel waits for its flows.
-    match backend.closed().run_until_cancelled(end).await {
-        None | Some(End::InOrder) => {
-            carry.link.retire(&entry.door().tasks);
-            Lived::Ended
+    let end = backend.closed().run_until_cancelled(end).await;
+    let error = match end {
+        // An agent that closes the tunnel waits for its flows.
+        None if !entry.door().registry.has_lost(&backend) => None,
+        None => Some(StreamError::Truncated),
+        Some(End::InOrder) => None,
+        Some(End::Broken(error)) => Some(error),
+    };
+    let Some(error) = error else {
+        carry.link.retire(&entry.door().tasks);
+        return Lived::Ended;
+    };
+    backend.traffic.failed();
+    metrics.backend_failures.of(BackendFailure::Cut).add(1);
+    carry.link.reset(ResetReason::Cancelled, Delivered::Some);
+    let refused = matches!(
+        error,
+        StreamError::Reset {
+            reason: ResetReason::TargetRefused | ResetReason::TargetUnreachable,
+            ..
         }
-        Some(End::Broken(error)) => {
-            backend.traffic.failed();
-            metrics.backend_failures.of(BackendFailure::Cut).add(1);
-            carry.link.reset(ResetReason::Cancelled, Delivered::Some);
-            let refused = matches!(
-                error,
-                StreamError::Reset {
-                    reason: ResetReason::TargetRefused | ResetReason::TargetUnreachable,
-                    ..
-                }
-            );
-            let name = &entry.port.opened.name;
-            let alone = !entry.door().registry.has_other(name, &[backend.id()]);
-            if refused && alone {
-                Lived::Refused
-            } else {
-                Lived::Ended
-            }
-        }
+    );
+    let name = &entry.port.opened.name;
+    let alone = !entry.door().registry.has_other(name, &[backend.id()]);
+    if refused && alone {
+        Lived::Refused
+    } else {
+        Lived::Ended
     }
 }
 
