@@ -1,11 +1,12 @@
 //! Datagrams beside the streams of one QUIC connection (RFC 9221).
 //!
 //! One task reads those of the connection and gives each to the flow whose
-//! channel it names. A flow that does not take them has a bounded queue; what
-//! finds it full is dropped and counted, as a network would.
+//! channel it names. A flow that does not take them has a bounded queue, and so
+//! have all flows of a connection together; what finds it full is dropped and
+//! counted, as a network would.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -18,11 +19,44 @@ use crate::counters::Counters;
 
 /// Datagrams that may wait for one flow.
 const WAITING: usize = 256;
+/// Bytes that may wait for all flows of a connection.
+const BYTES: usize = 8 * 1024 * 1024;
+/// What one that waits costs beside its bytes.
+const EACH: usize = 128;
 
-#[derive(Default)]
 struct Queue {
     waiting: Mutex<VecDeque<Bytes>>,
     waker: AtomicWaker,
+    /// What waits for all flows.
+    all: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// False when there is no room.
+    fn push(&self, datagram: Bytes) -> bool {
+        let size = datagram.len() + EACH;
+        let mut waiting = lock(&self.waiting);
+        // One task pushes for all flows: what it sees free stays free.
+        if waiting.len() >= WAITING || self.all.load(Ordering::Relaxed) + size > BYTES {
+            return false;
+        }
+        self.all.fetch_add(size, Ordering::Relaxed);
+        waiting.push_back(datagram);
+        true
+    }
+
+    fn pop(&self) -> Option<Bytes> {
+        let datagram = lock(&self.waiting).pop_front()?;
+        let size = datagram.len() + EACH;
+        self.all.fetch_sub(size, Ordering::Relaxed);
+        Some(datagram)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -33,6 +67,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Lanes {
     connection: Connection,
     flows: Mutex<HashMap<u32, Arc<Queue>>>,
+    waiting: Arc<AtomicUsize>,
     counters: Arc<Counters>,
 }
 
@@ -41,6 +76,7 @@ impl Lanes {
         Arc::new(Self {
             connection,
             flows: Mutex::default(),
+            waiting: Arc::default(),
             counters,
         })
     }
@@ -51,12 +87,7 @@ impl Lanes {
             let index = datagram_index(&datagram);
             let queue = index.and_then(|index| lock(&self.flows).get(&index).cloned());
             let taken = queue.is_some_and(|queue| {
-                let mut waiting = lock(&queue.waiting);
-                let has_room = waiting.len() < WAITING;
-                if has_room {
-                    waiting.push_back(datagram);
-                }
-                drop(waiting);
+                let has_room = queue.push(datagram);
                 queue.waker.wake();
                 has_room
             });
@@ -74,7 +105,11 @@ impl Lanes {
 
     /// The lane of the channel at `index`, until it is dropped.
     pub(crate) fn lane(self: &Arc<Self>, index: u32) -> Lane {
-        let queue = Arc::default();
+        let queue = Arc::new(Queue {
+            waiting: Mutex::default(),
+            waker: AtomicWaker::new(),
+            all: Arc::clone(&self.waiting),
+        });
         lock(&self.flows).insert(index, Arc::clone(&queue));
         Lane {
             lanes: Arc::clone(self),
@@ -122,7 +157,7 @@ impl Lane {
     /// The next one that has arrived.
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Bytes> {
         self.queue.waker.register(cx.waker());
-        match lock(&self.queue.waiting).pop_front() {
+        match self.queue.pop() {
             Some(datagram) => Poll::Ready(datagram),
             None => Poll::Pending,
         }
@@ -143,5 +178,38 @@ impl Drop for Lane {
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Lane({})", self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_for_a_flow_and_for_all_of_them() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let queue = || Queue {
+            waiting: Mutex::default(),
+            waker: AtomicWaker::new(),
+            all: Arc::clone(&all),
+        };
+        let datagram = |length| Bytes::from(vec![0; length]);
+        let fill = |queue: &Queue, length| {
+            let pushed = (0..2 * WAITING).filter(|_| queue.push(datagram(length)));
+            pushed.count()
+        };
+        let one = queue();
+        assert_eq!(fill(&one, 0), WAITING);
+        let mut flows = Vec::new();
+        while all.load(Ordering::Relaxed) + 1400 + EACH <= BYTES {
+            flows.push(queue());
+            assert!(fill(&flows[flows.len() - 1], 1400) > 0);
+        }
+        assert!(flows.len() < 32 && !queue().push(datagram(1400)));
+        assert_eq!(one.pop(), Some(datagram(0)));
+        drop(flows);
+        assert_eq!(fill(&one, 1400), 1);
+        drop(one);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

@@ -18,40 +18,39 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_link_proto::{KNOCK_LEN, Knock, SeenKnocks};
-use adit_model::Carrier;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, ConnectionId, Endpoint, EndpointConfig, IdleTimeout,
-    RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::carrier::{Socket, Wire};
+use crate::carrier::Socket;
 use crate::counters::Counters;
 use crate::lane::Lanes;
 use crate::tasks::Tasks;
 
 mod filter;
 mod ids;
+mod stream;
 
 use filter::Filter;
 use ids::{Ids, Maker};
+use stream::{Room, Streams};
 
 /// A connection that heard nothing for this long is over; heartbeats come more
 /// often.
 const IDLE: Duration = Duration::from_secs(30);
-/// What one stream may hold that its reader has not taken.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+/// What may be under way of all streams, not acknowledged.
+const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 /// What datagrams may wait, each way.
 const DATAGRAM_BUFFER: usize = 4 * 1024 * 1024;
 /// What each connection says it speaks, as any web server would.
@@ -67,6 +66,9 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Knocks that are remembered, and of these with one id.
 const KNOCKS: (usize, usize) = (65_536, 4096);
+
+/// Connections, and their bytes, that the library keeps until they are taken.
+const WAITING: (usize, u64) = (1024, 16 * 1024);
 
 /// Why no QUIC door or connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +88,14 @@ fn tls(error: impl std::fmt::Display) -> QuicError {
 /// Says whether a knock proves a secret.
 pub type Judge = Arc<dyn Fn(&Knock) -> bool + Send + Sync>;
 
-fn transport(streams: u16) -> TransportConfig {
+fn transport(streams: u16, room: Room) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(streams.into())
         .max_concurrent_uni_streams(0u8.into())
-        .stream_receive_window(STREAM_WINDOW.into())
+        .stream_receive_window(room.stream.into())
+        .receive_window(room.link.into())
+        .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .congestion_controller_factory(Arc::new(BbrConfig::default()))
@@ -100,7 +104,7 @@ fn transport(streams: u16) -> TransportConfig {
 }
 
 /// A certificate that names nobody, made anew at each start.
-fn server_config() -> Result<ServerConfig, QuicError> {
+fn server_config(room: Room) -> Result<ServerConfig, QuicError> {
     let named = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(tls)?;
     let chain = vec![CertificateDer::from(named.cert.der().to_vec())];
     let key = PrivatePkcs8KeyDer::from(named.signing_key.serialize_der());
@@ -114,9 +118,14 @@ fn server_config() -> Result<ServerConfig, QuicError> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicServerConfig::try_from(config).map_err(tls)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    let mut transport = transport(1);
+    let mut transport = transport(1, room);
     transport.receive_window(STRANGER_WINDOW.into());
-    config.transport_config(Arc::new(transport));
+    let (connections, bytes) = WAITING;
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(connections)
+        .incoming_buffer_size(bytes)
+        .incoming_buffer_size_total(bytes * 64);
     Ok(config)
 }
 
@@ -125,6 +134,7 @@ pub struct Door {
     endpoint: Endpoint,
     /// Streams of a connection that has proved a secret.
     streams: u16,
+    room: Room,
     counters: Arc<Counters>,
 }
 
@@ -138,6 +148,15 @@ impl Door {
         socket: UdpSocket,
         channels: u16,
         judge: Judge,
+        ground: (&Tasks, Arc<Counters>),
+    ) -> Result<Self, QuicError> {
+        Self::with(Room::default(), (socket, channels), judge, ground)
+    }
+
+    fn with(
+        room: Room,
+        (socket, channels): (UdpSocket, u16),
+        judge: Judge,
         (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
         socket.set_nonblocking(true)?;
@@ -147,7 +166,7 @@ impl Door {
         let filter = Filter::new(inner, judge, Arc::clone(&ids));
         let mut config = EndpointConfig::default();
         config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
-        let server = server_config()?;
+        let server = server_config(room)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             config,
             Some(server),
@@ -157,6 +176,7 @@ impl Door {
         Ok(Self {
             endpoint,
             streams: channels.saturating_add(1),
+            room,
             counters,
         })
     }
@@ -185,7 +205,8 @@ impl Door {
                 incoming.ignore();
                 continue;
             }
-            let (place, serve, streams) = (place(), serve.clone(), self.streams);
+            let (place, serve) = (place(), serve.clone());
+            let most = (self.streams, self.room);
             let counters = Arc::clone(&self.counters);
             tasks.spawn_until_stopped(async move {
                 let connected = tokio::time::timeout(HANDSHAKE, incoming.into_future());
@@ -195,7 +216,7 @@ impl Door {
                     () = &mut place => return,
                 };
                 if let Ok(Ok(connection)) = connected {
-                    let guest = Arc::new(Guest::new(connection, streams, counters));
+                    let guest = Arc::new(Guest::new(connection, most, counters));
                     guest.stay(place, serve).await;
                 }
             });
@@ -208,16 +229,18 @@ impl Door {
 struct Guest {
     connection: Connection,
     lanes: Arc<Lanes>,
-    streams: u16,
+    streams: Arc<Streams>,
+    most: (u16, Room),
     proved: CancellationToken,
 }
 
 impl Guest {
-    fn new(connection: Connection, streams: u16, counters: Arc<Counters>) -> Self {
+    fn new(connection: Connection, most: (u16, Room), counters: Arc<Counters>) -> Self {
         Self {
             lanes: Lanes::new(connection.clone(), counters),
+            streams: Streams::new(connection.clone(), most.1),
             connection,
-            streams,
+            most,
             proved: CancellationToken::new(),
         }
     }
@@ -244,6 +267,7 @@ impl Guest {
         tokio::select! {
             () = self.take_streams(serve) => {}
             () = self.lanes.run() => {}
+            () = self.streams.keep_flowing() => {}
             () = outstayed => {}
         }
         self.connection.close(VarInt::from_u32(0), b"");
@@ -264,25 +288,20 @@ impl Guest {
                 next = self.connection.accept_bi() => next,
                 () = unused => return,
             };
-            let Ok((send, recv)) = next else { return };
+            let Ok(stream) = next else { return };
             let held = Held::Taken(Arc::clone(self), open.token());
-            let stream = QuicStream {
-                send,
-                recv,
-                lanes: Arc::clone(&self.lanes),
-                held,
-            };
-            let wire: Box<dyn Wire> = Box::new(stream);
-            serve(Socket::from(wire), peer);
+            let lanes = Arc::clone(&self.lanes);
+            serve(Socket::from(self.streams.add(stream, lanes, held)), peer);
         }
     }
 
     fn proved(&self) {
         if !self.proved.is_cancelled() {
             self.proved.cancel();
-            let streams = self.streams.into();
-            self.connection.set_max_concurrent_bi_streams(streams);
-            self.connection.set_receive_window(VarInt::MAX);
+            let (streams, room) = self.most;
+            self.connection
+                .set_max_concurrent_bi_streams(streams.into());
+            self.connection.set_receive_window(room.link.into());
         }
     }
 }
@@ -292,6 +311,7 @@ impl Guest {
 pub(crate) struct Dialled {
     connection: Connection,
     lanes: Arc<Lanes>,
+    streams: Arc<Streams>,
     held: Arc<DropGuard>,
 }
 
@@ -309,14 +329,14 @@ impl Dialled {
         } else {
             ([0u16; 8], 0).into()
         };
-        let runtime = Arc::new(Owned::new(tasks));
+        let (runtime, room) = (Arc::new(Owned::new(tasks)), Room::default());
         let socket = UdpSocket::bind(any)?;
         let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
         let mut config = config.clone();
         config.alpn_protocols = vec![ALPN.to_vec()];
         let crypto = QuicClientConfig::try_from(config).map_err(io::Error::other)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(0)));
+        config.transport_config(Arc::new(transport(0, room)));
         config.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(knock.bytes())));
         let connecting = endpoint.connect_with(config, peer, name);
         let connecting = connecting.map_err(io::Error::other)?;
@@ -327,10 +347,12 @@ impl Dialled {
         let unused = CancellationToken::new();
         let held = Arc::new(unused.clone().drop_guard());
         let lanes = Lanes::new(connection.clone(), counters);
-        let (kept, read) = (connection.clone(), Arc::clone(&lanes));
+        let streams = Streams::new(connection.clone(), room);
+        let (kept, read, all) = (connection.clone(), Arc::clone(&lanes), Arc::clone(&streams));
         tasks.spawn_until_stopped(async move {
             tokio::select! {
                 () = read.run() => {}
+                () = all.keep_flowing() => {}
                 () = async {
                     unused.cancelled().await;
                     tokio::time::sleep(LINGER).await;
@@ -341,23 +363,17 @@ impl Dialled {
         Ok(Self {
             connection,
             lanes,
+            streams,
             held,
         })
     }
 
     /// A new stream to the door.
     pub(crate) async fn open(&self) -> io::Result<Socket> {
-        let (send, recv) = self.connection.open_bi().await?;
+        let stream = self.connection.open_bi().await?;
         let held = Held::Dialled(Arc::clone(&self.held));
         let lanes = Arc::clone(&self.lanes);
-        let stream = QuicStream {
-            send,
-            recv,
-            lanes,
-            held,
-        };
-        let wire: Box<dyn Wire> = Box::new(stream);
-        Ok(Socket::from(wire))
+        Ok(Socket::from(self.streams.add(stream, lanes, held)))
     }
 }
 
@@ -376,14 +392,6 @@ async fn refused(any: SocketAddr, peer: SocketAddr) -> io::Error {
     }
 }
 
-/// One stream, both ways.
-struct QuicStream {
-    send: SendStream,
-    recv: RecvStream,
-    lanes: Arc<Lanes>,
-    held: Held,
-}
-
 /// How a stream holds its connection, which outlives its streams by [`LINGER`].
 enum Held {
     Dialled(#[expect(dead_code, reason = "held")] Arc<DropGuard>),
@@ -391,57 +399,6 @@ enum Held {
         Arc<Guest>,
         #[expect(dead_code, reason = "held")] TaskTrackerToken,
     ),
-}
-
-impl Wire for QuicStream {
-    fn carrier(&self) -> Carrier {
-        Carrier::Quic
-    }
-
-    fn lanes(&self) -> Option<(Arc<Lanes>, u32)> {
-        let index = u32::try_from(self.send.id().index()).ok()?;
-        Some((Arc::clone(&self.lanes), index))
-    }
-
-    fn proved(&self) {
-        if let Held::Taken(guest, _) = &self.held {
-            guest.proved();
-        }
-    }
-
-    fn abort(&mut self) {
-        // Both fail only on a stream that is over.
-        let _ = self.send.reset(VarInt::from_u32(1));
-        let _ = self.recv.stop(VarInt::from_u32(1));
-    }
-}
-
-impl AsyncRead for QuicStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.recv), cx, into)
-    }
-}
-
-impl AsyncWrite for QuicStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.send), cx)
-    }
 }
 
 /// Tokio's runtime, with an owner for what is spawned.

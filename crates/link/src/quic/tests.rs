@@ -33,12 +33,19 @@ async fn world<P>(place: impl Fn() -> P + Send + 'static) -> World
 where
     P: Future<Output = ()> + Send + 'static,
 {
+    world_with(Room::default(), place).await
+}
+
+async fn world_with<P>(room: Room, place: impl Fn() -> P + Send + 'static) -> World
+where
+    P: Future<Output = ()> + Send + 'static,
+{
     let (tasks, links, stop) = (Tasks::new(), Tasks::new(), CancellationToken::new());
     let knock = Knock::make(&keys(), &EDGE, 1_000_000, [1, 2, 3, 4]);
     let judge = Arc::new(|knock: &Knock| knock.fits(&keys(), &EDGE));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let door = Door::open(socket, 8, judge, (&tasks, Arc::default())).unwrap();
+    let door = Door::with(room, (socket, 100), judge, (&tasks, Arc::default())).unwrap();
     let (give, taken) = mpsc::channel(16);
     let serve = move |socket, _| give.try_send(socket).unwrap();
     tasks.spawn(door.serve(links.clone(), stop.clone(), place, serve));
@@ -159,6 +166,89 @@ async fn a_closed_door_lets_nobody_in_and_cuts_nobody() {
     assert_eq!(ours.read_u8().await.unwrap(), b'y');
     assert!(world.links.close(SOON).await);
     world.closed().await;
+    world.end().await;
+}
+
+/// What a small door holds of paused readers, for a test.
+const fn small(paused: u64) -> Room {
+    Room {
+        stream: 64 * 1024,
+        link: 640 * 1024,
+        paused: Duration::from_secs(paused),
+    }
+}
+
+impl World {
+    /// A stream that is read, thirty that are not, and the bytes that these
+    /// have taken.
+    async fn with_paused(&mut self, room: Room) -> ((Socket, Socket), Vec<(Socket, Socket)>) {
+        let reader = self.stream().await;
+        reader.1.prepare().unwrap();
+        let mut paused = Vec::new();
+        while paused.len() < 30 {
+            paused.push(self.stream().await);
+        }
+        let (much, mut sent) = (vec![0; 4 * room.stream as usize], 0);
+        for (ours, _) in &mut paused {
+            let mut count = 0;
+            while count < much.len() {
+                let more = timeout(Duration::from_millis(50), ours.write(&much[count..]));
+                let Ok(more) = more.await else { break };
+                count += more.unwrap();
+            }
+            assert!(count <= room.stream as usize, "{count} of one");
+            sent += count;
+        }
+        let most = room.link as usize;
+        assert!(sent >= most / 2, "{sent} of {most}");
+        assert!(sent <= most || room.paused < SOON, "{sent} of {most}");
+        (reader, paused)
+    }
+}
+
+#[tokio::test]
+async fn a_link_holds_no_more_than_its_room() {
+    let room = small(3600);
+    let mut world = world_with(room, pending).await;
+    let held = world.with_paused(room).await;
+    // Who takes what waits makes room for others.
+    let ((mut near, mut reader), paused) = held;
+    let sent = near.write_all(&[1; 1024 * 1024]);
+    let mut came = vec![0; 1 + 1024 * 1024];
+    let came = reader.read_exact(&mut came);
+    tokio::pin!(sent, came);
+    let halted = Duration::from_millis(300);
+    assert!(timeout(halted, &mut came).await.is_err(), "beyond its room");
+    drop(paused);
+    let (sent, came) = tokio::join!(timeout(SOON, sent), timeout(SOON, came));
+    sent.unwrap().unwrap();
+    came.unwrap().unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn readers_that_pause_do_not_hold_up_who_reads() {
+    let room = small(1);
+    let mut world = world_with(room, pending).await;
+    let ((mut near, mut reader), paused) = world.with_paused(room).await;
+    let much = vec![1; 4 * room.link as usize];
+    let mut came = vec![0; 1 + much.len()];
+    let (sent, read) = tokio::join!(
+        timeout(SOON, near.write_all(&much)),
+        timeout(SOON, reader.read_exact(&mut came))
+    );
+    sent.unwrap().unwrap();
+    read.unwrap().unwrap();
+    assert_eq!(came[1..], much);
+    // Those that were cut know it; the rest read what was kept for them.
+    let mut ends = (0, 0);
+    for (_ours, mut theirs) in paused {
+        match timeout(SOON, theirs.read(&mut [0; 1024])).await.unwrap() {
+            Ok(_) => ends.0 += 1,
+            Err(_) => ends.1 += 1,
+        }
+    }
+    assert!(ends.0 > 0 && ends.1 > 0, "{ends:?}");
     world.end().await;
 }
 
