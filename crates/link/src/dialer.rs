@@ -1,5 +1,6 @@
 //! Keeps as many idle data channels ready as the edge wants.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -139,9 +140,13 @@ impl Dialer {
     /// Serves one channel to its end; true when it could not be set up.
     async fn run_channel(self: &Arc<Self>, conn: Option<ConnId>) -> bool {
         let setup = tokio::time::timeout(SETUP_TIME, self.set_up(conn)).await;
-        let Ok(Ok(mut channel)) = setup else {
-            self.idle.fetch_sub(1, Ordering::Relaxed);
-            return true;
+        let mut channel = match setup.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::debug!(%error, "a data channel could not be set up");
+                self.idle.fetch_sub(1, Ordering::Relaxed);
+                return true;
+            }
         };
         loop {
             let waited = self.stop.run_until_cancelled(channel.next_start()).await;
@@ -173,7 +178,7 @@ impl Dialer {
         let setup = tokio::time::timeout(SETUP_TIME, self.connect(true));
         match self.stop.run_until_cancelled(setup).await {
             None => Err(ForwardError::Gone),
-            Some(Err(_)) => Err(ForwardError::Io(std::io::ErrorKind::TimedOut.into())),
+            Some(Err(_)) => Err(ForwardError::Io(io::ErrorKind::TimedOut.into())),
             Some(Ok(channel)) => Ok((channel?, place)),
         }
     }
@@ -183,15 +188,15 @@ impl Dialer {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    async fn set_up(&self, conn: Option<ConnId>) -> std::io::Result<Channel> {
+    async fn set_up(&self, conn: Option<ConnId>) -> io::Result<Channel> {
         let mut channel = self.connect(false).await?;
         if let Some(conn) = conn {
-            channel.announce(conn).map_err(std::io::Error::other)?;
+            channel.announce(conn).map_err(io::Error::other)?;
         }
         Ok(channel)
     }
 
-    async fn connect(&self, forward: bool) -> std::io::Result<Channel> {
+    async fn connect(&self, forward: bool) -> io::Result<Channel> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let ours: [u8; 16] = random()?;
         let (header, proved) = if forward {
@@ -208,7 +213,7 @@ impl Dialer {
         let pair = self
             .keys
             .channel(&proved, theirs, Role::Agent)
-            .map_err(std::io::Error::other)?;
+            .map_err(io::Error::other)?;
         let datagrams = datagrams(&socket, || {
             self.keys.datagrams(&proved, theirs, Role::Agent)
         })?;

@@ -84,31 +84,23 @@ impl Path {
 
     /// One more connection with the edge; `id` is what its first bytes name.
     pub(crate) async fn open(&self, id: SecretId) -> io::Result<Socket> {
-        let socket = match self {
-            Self::Quic(_) => None,
-            Self::Stream { peer, spot, .. } => Some(
-                in_time(async {
-                    match &spot.proxy {
-                        None => eyeballs::connect(*peer).await,
-                        Some(proxy) => Box::pin(proxy.connect(&spot.address)).await,
-                    }
-                })
-                .await?,
-            ),
-        };
-        self.open_on(socket, id).await
+        self.open_on(None, id).await
     }
 
     /// As [`Path::open`], over a TCP connection that is there already.
     pub(crate) async fn open_on(
         &self,
-        socket: Option<TcpStream>,
+        connected: Option<TcpStream>,
         id: SecretId,
     ) -> io::Result<Socket> {
-        let (socket, spot, tls) = match (self, socket) {
-            (Self::Quic(dialled), _) => return dialled.open().await,
-            (Self::Stream { .. }, None) => return Box::pin(self.open(id)).await,
-            (Self::Stream { spot, tls, .. }, Some(socket)) => (socket, spot, tls),
+        let (peer, spot, tls) = match self {
+            Self::Quic(dialled) => return dialled.open().await,
+            Self::Stream { peer, spot, tls } => (*peer, spot, tls),
+        };
+        let socket = match (connected, &spot.proxy) {
+            (Some(connected), _) => connected,
+            (None, None) => in_time(eyeballs::connect(peer)).await?,
+            (None, Some(proxy)) => in_time(Box::pin(proxy.connect(&spot.address))).await?,
         };
         prepare(&socket)?;
         if spot.carrier == Carrier::Tcp {

@@ -72,7 +72,7 @@ pub(super) static CARRIER: Key<Choice<Option<Carrier>>> = Key::or(
 pub(super) static PROXY: Key<SecretText> = Key::optional(
     "proxy",
     SecretText,
-    "The way out of this network: `http://host:port` or `socks5://host:port`, perhaps with `user:password@`. Default: none; a WebSocket goes by HTTPS_PROXY or ALL_PROXY where those are set.",
+    "The way out of this network for TCP and WebSockets: `http://host:port` or `socks5://host:port`, perhaps with `user:password@`. Default: none; a WebSocket goes by HTTPS_PROXY or ALL_PROXY where those are set.",
 );
 pub(super) static WORKERS: Key<Number> = Key::or(
     "workers",

@@ -7,7 +7,7 @@ use adit_config::{
     Document, Input, Key, LOG_FORMAT, LOG_LEVEL, Mistakes, Number, SecretRef, Section, default_data,
 };
 use adit_link::proxy::Proxy;
-use adit_model::{Code, JoinError, JoinString, Pin};
+use adit_model::{Carrier, Code, JoinError, JoinString, Pin};
 
 use super::tunnels::{forwards, tunnels};
 use super::{Agent, AgentConfig, Log, keys};
@@ -37,6 +37,12 @@ fn own(document: &Document<'_>, allowed: Option<AllowedTargets>) -> Option<Agent
     let edge = edge(document, &section);
     let pin = pin(document, &section);
     let proxy = proxy(document, &section);
+    let carrier = section.get(&keys::CARRIER);
+    if let (Some(Some(Carrier::Quic)), Some(Some(_))) = (carrier, &proxy) {
+        let sentence = "`carrier` is \"quic\", and no `proxy` carries that";
+        let help = Some("leave one of both out");
+        section.complain(Code::CONFIG_CONFLICT, "carrier", sentence, help);
+    }
     let data = match section.given(&keys::DATA) {
         Some(given) => Some(document.path(&given.value, &given.place)),
         None if section.is_given("data") => None,
@@ -52,7 +58,7 @@ fn own(document: &Document<'_>, allowed: Option<AllowedTargets>) -> Option<Agent
         data: data?,
         pin: pin?,
         allowed_targets: allowed?,
-        carrier: section.get(&keys::CARRIER)?,
+        carrier: carrier?,
         proxy: proxy?,
         workers: number(&section, &keys::WORKERS)? as usize,
         drain: Duration::from_secs(u64::from(number(&section, &keys::DRAIN)?)),
