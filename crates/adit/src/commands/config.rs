@@ -1,5 +1,6 @@
 //! `adit config`: check, describe and show configuration files.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use adit_agent::config as agent;
@@ -106,8 +107,12 @@ fn check(file: &Path, side: Option<Side>) -> Outcome {
         }
         Side::Client => {
             let config = settings::agent(Some(file), &options, &remarks)?;
-            let count = config.tunnels.len();
-            format!("an agent, {count} {}", plural(count, "tunnel"))
+            let (count, local) = (config.tunnels.len(), config.forwards.len());
+            let mut what = format!("an agent, {count} {}", plural(count, "tunnel"));
+            if local > 0 {
+                let _ = write!(what, ", {local} {}", plural(local, "local port"));
+            }
+            what
         }
     };
     remarks.note();
@@ -123,7 +128,7 @@ fn plural(count: usize, word: &str) -> String {
     }
 }
 
-/// An agent's file has tables that an edge's does not know.
+/// Whose file it is.
 fn guess(file: &Path) -> Result<Side, Failure> {
     let unreadable = |why: String| {
         Failure::from(adit_config::Mistakes::unreadable(
@@ -132,12 +137,37 @@ fn guess(file: &Path) -> Result<Side, Failure> {
         ))
     };
     let text = settings::read(file).map_err(unreadable)?;
-    let agents = text.lines().map(str::trim_start).any(|line| {
-        line.starts_with("[agent]")
-            || line.starts_with("[[tunnel]]")
-            || line.starts_with("[tunnel]")
-    });
-    Ok(if agents { Side::Client } else { Side::Server })
+    Ok(side_of(&text))
+}
+
+/// The first table that only one side knows decides. Both know `[[tunnel]]`: an
+/// agent's says where to.
+fn side_of(text: &str) -> Side {
+    for line in text.lines() {
+        let knows = |side: Side| {
+            let mut sections = side.spec().sections.iter();
+            sections.any(|section| {
+                let header = match section.repeated {
+                    true => format!("[[{}]]", section.name),
+                    false => format!("[{}]", section.name),
+                };
+                line.trim_start().starts_with(&header)
+            })
+        };
+        match (knows(Side::Server), knows(Side::Client)) {
+            (true, false) => return Side::Server,
+            (false, true) => return Side::Client,
+            _ => {}
+        }
+    }
+    let has_target = text
+        .lines()
+        .any(|line| line.trim_start().starts_with("target"));
+    if has_target {
+        Side::Client
+    } else {
+        Side::Server
+    }
 }
 
 /// `docs/configuration.md`.
@@ -163,8 +193,8 @@ printed by `adit config reference`.
 **Order.** An option of the command line stands above the environment, the
 environment above the file, the file above the defaults. A key `domain` of
 `[server]` is the variable `ADIT_SERVER_DOMAIN`; lists are separated by commas
-there. Keys of `[[route]]` and `[[tunnel]]` have no variable. `ADIT_EDGE` and
-`ADIT_PIN` are short for `ADIT_AGENT_EDGE` and `ADIT_AGENT_PIN`; `ADIT_AUTH` is
+there. Keys of tables in two brackets, as `[[route]]`, have no variable. `ADIT_EDGE`
+and `ADIT_PIN` are short for `ADIT_AGENT_EDGE` and `ADIT_AGENT_PIN`; `ADIT_AUTH` is
 the `--auth` of `adit http`; `ADIT_CONFIG` names the file.
 
 **Secrets** are the value itself, `file:/path` (the file's text, one trailing
@@ -176,8 +206,8 @@ list of processes, so that Adit warns.
 
 **The edge's own words.** At a terminal `adit server` prints doors, fingerprint,
 join string, PIN and who may come. Where stdout is no terminal (a service, a
-container, a script) it prints a line for each door, the fingerprint and `ready`,
-and no secret; the log then says how to get them: `adit server --print-join` and
+container, a script) it prints a line for each door, the certificate that it made,
+its fingerprint and `ready`, and no secret; the log then says how to get them: `adit server --print-join` and
 `adit server --print-pin`, with the same `--config` or `--data`. A JSON log has
 one object a line, each with `time` and `kind`: `access` (a request), `audit`
 (who was admitted or refused) or `log`. Nobody waits for who reads the log: when
@@ -196,6 +226,26 @@ link = \"0.0.0.0:7400\"     # and public = \"HOST:7400\" under [server]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_tables() {
+        for (text, side) in [
+            (edge::EXAMPLE, Side::Server),
+            (agent::EXAMPLE, Side::Client),
+            ("[[tunnel]]\nname = \"a\"\n[doors]\n", Side::Server),
+            (
+                "[[tunnel]]\nname = \"a\"\ntarget = \"3000\"\n",
+                Side::Client,
+            ),
+            ("[[tunnel]]\nname = \"a\"\nallow = []\n", Side::Server),
+            ("[[agent]]\n", Side::Server),
+            ("  [agent]\n", Side::Client),
+            ("[[forward]]\n", Side::Client),
+            ("", Side::Server),
+        ] {
+            assert_eq!(side_of(text), side, "{text}");
+        }
+    }
 
     #[test]
     fn the_reference_page_is_the_one_in_the_repository() {

@@ -47,7 +47,7 @@ pub(super) static HTTPS: Key<Address> = Key::or(
     "https",
     Address { optional: true },
     "\"off\"",
-    "Visitors over HTTPS, `\"0.0.0.0:443\"` say. TLS ends here with the certificate of the name that is asked for (`[[certificate]]`, else one that the edge makes itself); names of tunnels of the kind `tls` are passed on as at the door `tls`.",
+    "Visitors over HTTPS, `\"0.0.0.0:443\"` say. TLS ends here with the certificate of the name that is asked for (`[[certificate]]`, else one that the edge makes itself); names of tunnels of the kind `tls` are passed on as at the door `tls`. Agents come in here by WebSocket where a network lets nothing else through.",
 );
 pub(super) static HTTP_TO_HTTPS: Key<Flag> = Key::or(
     "http_to_https",
