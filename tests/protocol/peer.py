@@ -670,7 +670,46 @@ def make_peer(inputs):
     return made | {"stream": make_peer_stream(stage, inputs)}
 
 
+def make_knock(inputs):
+    secret, edge = Secret(inputs["secret"]), bytes.fromhex(inputs["edge"])
+    identifier = id_at(secret.id_key, inputs["epoch"])
+    head = identifier + bytes.fromhex(inputs["random"])
+    if len(head) != 12 or len(edge) != 32:
+        raise Broken("a part of a knock has another length")
+    tag = mac(secret.first_key, b"adit quic knock" + head + edge)
+    return {"inputs": inputs, "id": identifier.hex(), "mac": tag.hex(),
+            "knock": (head + tag[:8]).hex()}
+
+
+def make_datagrams(kept):
+    inputs = kept["inputs"]
+    prk = bytes.fromhex(inputs["channel_prk"])
+    if len(prk) != 32:
+        raise Broken("a key has another length")
+    context = u64(inputs["number"]) + u32(inputs["epoch"])
+    ways = {side: Direction(inputs["suite"], expand(prk, f"adit/1 datagram {way}", context))
+            for side, way in (("agent", "agent to edge"), ("edge", "edge to agent"))}
+    rows, numbers = [], {}
+    for row in kept["datagrams"]:
+        side, flow = row["from"], row["flow"]
+        datagram = numbers.get((side, flow), 0)
+        numbers[side, flow] = datagram + 1
+        head = u32(inputs["index"]) + u32(flow) + u32(datagram)
+        way, plain = ways[side], bytes.fromhex(row["plain"])
+        sealed = head + way.aead.encrypt(way.base + head[4:], plain, head)
+        rows.append({"from": side, "flow": flow, "datagram": datagram, "plain": plain.hex(),
+                     "sealed": sealed.hex()})
+    return {"inputs": inputs, "agent_to_edge": ways["agent"].values(),
+            "edge_to_agent": ways["edge"].values(), "datagrams": rows}
+
+
+def make_quic(kept):
+    return {"knock": make_knock(kept["knock"]["inputs"]),
+            "channels": [make_datagrams(row) for row in kept["channels"]]}
+
+
 MAKERS = {
+    "quic.json": make_quic,
     "peers.json": lambda kept: [make_peer(row["inputs"]) for row in kept],
     "compressed.json": make_compressed,
     "link-chacha20-poly1305.json": lambda kept: make_link(kept["inputs"]),

@@ -23,6 +23,7 @@ mod bodies;
 mod derived;
 mod packed;
 mod peers;
+mod quic;
 
 use derived::{Derived, Sent, entry, open};
 
