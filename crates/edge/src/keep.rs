@@ -112,6 +112,9 @@ pub(crate) async fn counters(
         raise(link.packed.of(Direction::Out), &counters.packed_out);
         raise(&link.datagrams_beside, &counters.datagrams_beside);
         raise(&link.datagrams_dropped, &counters.datagrams_dropped);
+        raise(&link.strangers_dropped, &counters.strangers_dropped);
+        raise(&link.knocks_refused, &counters.knocks_refused);
+        raise(&link.paused_cut, &counters.paused_cut);
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::{LinkUpgrade, Upgraded};
 use crate::link::{self, LinkDoor};
+use crate::metrics::Door;
 use crate::transport::Transport;
 
 /// Takes WebSockets whose path names a secret or a session of this edge.
@@ -32,7 +33,10 @@ impl LinkUpgrade for ByWebSocket {
     fn take(&self, _: [u8; 8], upgraded: Upgraded) {
         let door = Arc::clone(&self.door);
         let stop = self.links.stopping().clone();
+        let metrics = Arc::clone(&self.door.metrics);
+        metrics.doors.accepted.of(Door::WebSocket).add(1);
         self.links.spawn(async move {
+            let _open = metrics.doors.open.of(Door::WebSocket).hold();
             let socket = taken(Whole(upgraded.transport), upgraded.early).await;
             link::serve(door, socket, upgraded.peer, stop).await;
         });

@@ -23,6 +23,12 @@ pub struct Counters {
     pub datagrams_beside: AtomicU64,
     /// Datagrams of a carrier that no flow took in time.
     pub datagrams_dropped: AtomicU64,
+    /// Datagrams of strangers, dropped at a QUIC door.
+    pub strangers_dropped: AtomicU64,
+    /// Knocks that were used before, or too many to be remembered.
+    pub knocks_refused: AtomicU64,
+    /// Streams whose readers had paused and filled their QUIC link.
+    pub paused_cut: AtomicU64,
     /// Data channels that were set up.
     pub channels_opened: AtomicU64,
     /// Streams that began on a channel.

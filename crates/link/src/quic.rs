@@ -18,6 +18,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adit_link_proto::{KNOCK_LEN, Knock, SeenKnocks};
@@ -163,7 +164,7 @@ impl Door {
         let ids = Ids::new()?;
         let runtime = Owned::new(tasks);
         let inner = runtime.wrap_udp_socket(socket)?;
-        let filter = Filter::new(inner, judge, Arc::clone(&ids));
+        let filter = Filter::new(inner, judge, (Arc::clone(&ids), Arc::clone(&counters)));
         let mut config = EndpointConfig::default();
         config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
         let server = server_config(room)?;
@@ -201,8 +202,14 @@ impl Door {
             let first = incoming.orig_dst_cid();
             let knock = <&[u8; KNOCK_LEN]>::try_from(&first[..]).map(Knock::parse);
             let is_new = |knock| seen.use_up(knock, began.elapsed().as_secs());
-            if stop.is_cancelled() || !knock.is_ok_and(is_new) {
+            if stop.is_cancelled() {
                 incoming.ignore();
+                continue;
+            }
+            if !knock.is_ok_and(is_new) {
+                incoming.ignore();
+                let refused = &self.counters.knocks_refused;
+                refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             let (place, serve) = (place(), serve.clone());
@@ -237,8 +244,8 @@ struct Guest {
 impl Guest {
     fn new(connection: Connection, most: (u16, Room), counters: Arc<Counters>) -> Self {
         Self {
+            streams: Streams::new(connection.clone(), most.1, Arc::clone(&counters)),
             lanes: Lanes::new(connection.clone(), counters),
-            streams: Streams::new(connection.clone(), most.1),
             connection,
             most,
             proved: CancellationToken::new(),
@@ -346,8 +353,8 @@ impl Dialled {
         };
         let unused = CancellationToken::new();
         let held = Arc::new(unused.clone().drop_guard());
+        let streams = Streams::new(connection.clone(), room, Arc::clone(&counters));
         let lanes = Lanes::new(connection.clone(), counters);
-        let streams = Streams::new(connection.clone(), room);
         let (kept, read, all) = (connection.clone(), Arc::clone(&lanes), Arc::clone(&streams));
         tasks.spawn_until_stopped(async move {
             tokio::select! {

@@ -364,6 +364,15 @@ fn a_killed_agents_counters_are_true_and_go_on_when_it_is_back() {
 fn kill_and_come_back(carrier: &str) {
     let (near, agent) = Near::new(carrier);
     let visitors = near.visit();
+    // One socket for the control channel, and for each visitor one that is the
+    // link's from its proof on.
+    let door = if carrier == "tcp" { "link" } else { carrier };
+    let sockets = |of| {
+        let name = format!("adit_connections_{of}{{door=\"{door}\"}}");
+        near.edge.metric(&name) as u64
+    };
+    let open = sockets("open");
+    assert!(open > 0 && sockets("total") >= 6, "{door}: {open}");
     assert_eq!(near.rows("visitors"), [1, 1, 1, 1, 1, 5]);
     // A request counts in all when it has ended.
     assert_eq!(near.rows("requests"), [1, 1, 1, 1, 1, 4]);
@@ -379,6 +388,9 @@ fn kill_and_come_back(carrier: &str) {
         assert_eq!(near.metric(name, "visitors_total"), 1, "{carrier} {name}");
         assert_eq!(near.metric(name, "failures_total"), 1, "{carrier} {name}");
     }
+    until_true(&format!("{door} has their sockets no more"), || {
+        sockets("open") < open
+    });
     let gone = until("the edge has no visitor", || {
         let all = near.status();
         (all["totals"]["visitors"] == 0).then_some(all)

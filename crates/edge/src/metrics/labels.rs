@@ -19,6 +19,8 @@ labels!(
     Https = "https",
     /// Agents over QUIC, a stream at a time.
     Quic = "quic",
+    /// Agents over WebSocket; their connections came through another door.
+    WebSocket = "websocket",
 );
 labels!(
     /// Which way bytes flow.

@@ -45,6 +45,12 @@ pub struct LinkMetrics {
     pub datagrams_beside: Counter,
     /// Those of a carrier that no flow took in time.
     pub datagrams_dropped: Counter,
+    /// Datagrams of strangers at the QUIC door.
+    pub strangers_dropped: Counter,
+    /// Knocks at the QUIC door that opened nothing.
+    pub knocks_refused: Counter,
+    /// Streams of paused readers that were cut.
+    pub paused_cut: Counter,
 }
 
 impl LinkMetrics {
@@ -80,6 +86,8 @@ impl LinkMetrics {
             help,
             &self.datagrams_dropped,
         );
+        let help = "Streams cut whose readers had paused and filled a QUIC link.";
+        page.counter("adit_quic_paused_cut_total", help, &self.paused_cut);
     }
 
     pub(super) fn render_admission(&self, page: &mut Page) {
@@ -91,6 +99,11 @@ impl LinkMetrics {
         let help = "First messages and channel headers answered by silence.";
         let name = "adit_link_proof_failures_total";
         page.family(name, help, &self.proof_failures);
+        let help = "Datagrams of strangers dropped at the QUIC door.";
+        page.counter("adit_quic_strangers_total", help, &self.strangers_dropped);
+        let help = "Knocks at the QUIC door that were used before, or too many.";
+        let name = "adit_quic_knocks_refused_total";
+        page.counter(name, help, &self.knocks_refused);
         let help = "Admissions by their end.";
         page.family("adit_admissions_total", help, &self.admissions);
     }

@@ -7,6 +7,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +17,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::Judge;
 use super::ids::Ids;
+use crate::counters::Counters;
 
 /// Most bytes that the system puts together: those of a UDP datagram.
 const PIECE: usize = 64 * 1024;
@@ -26,29 +28,40 @@ pub(super) struct Filter {
     batch: Mutex<Batch>,
     judge: Judge,
     ids: Arc<Ids>,
+    counters: Arc<Counters>,
 }
 
 impl Filter {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, judge: Judge, ids: Arc<Ids>) -> Self {
+    pub(super) fn new(
+        inner: Arc<dyn AsyncUdpSocket>,
+        judge: Judge,
+        (ids, counters): (Arc<Ids>, Arc<Counters>),
+    ) -> Self {
         Self {
             inner,
             batch: Mutex::new(Batch::new()),
             judge,
             ids,
+            counters,
         }
     }
 
     /// Whether a datagram may be from an agent. Short headers name a
     /// connection that the library has, or are dropped there (RFC 9000 §17.3).
     fn lets_in(&self, datagram: &[u8]) -> bool {
-        match Beginning::of(datagram) {
+        let known = match Beginning::of(datagram) {
             Beginning::Short => true,
             Beginning::Long(id) => match <&[u8; KNOCK_LEN]>::try_from(id) {
                 Ok(knock) => (self.judge)(&Knock::parse(knock)),
                 Err(_) => self.ids.made(id),
             },
             Beginning::Foreign => false,
+        };
+        if !known {
+            let dropped = &self.counters.strangers_dropped;
+            dropped.fetch_add(1, Ordering::Relaxed);
         }
+        known
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Held;
 use crate::carrier::Wire;
+use crate::counters::Counters;
 use crate::lane::Lanes;
 
 /// How often a connection with many streams is looked at.
@@ -121,15 +123,17 @@ pub(super) struct Streams {
     room: Room,
     open: Mutex<HashMap<u64, Weak<Mutex<Reader>>>>,
     more: Notify,
+    counters: Arc<Counters>,
 }
 
 impl Streams {
-    pub(super) fn new(connection: Connection, room: Room) -> Arc<Self> {
+    pub(super) fn new(connection: Connection, room: Room, counters: Arc<Counters>) -> Arc<Self> {
         Arc::new(Self {
             connection,
             room,
             open: Mutex::default(),
             more: Notify::new(),
+            counters,
         })
     }
 
@@ -210,6 +214,8 @@ impl Streams {
         }
         if left < AT_ONCE {
             let cut = AT_ONCE - left;
+            let counter = &self.counters.paused_cut;
+            counter.fetch_add(cut as u64, Ordering::Relaxed);
             tracing::warn!(
                 cut,
                 "paused readers have filled a QUIC link; the oldest were cut"

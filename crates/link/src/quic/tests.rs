@@ -23,6 +23,8 @@ struct World {
     /// Streams as the door serves them.
     taken: mpsc::Receiver<Socket>,
     stop: CancellationToken,
+    /// Of the door.
+    counters: Arc<Counters>,
     /// Of the door's connections.
     links: Tasks,
     tasks: Tasks,
@@ -45,7 +47,9 @@ where
     let judge = Arc::new(|knock: &Knock| knock.fits(&keys(), &EDGE));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let door = Door::with(room, (socket, 100), judge, (&tasks, Arc::default())).unwrap();
+    let counters = Arc::<Counters>::default();
+    let ground = (&tasks, Arc::clone(&counters));
+    let door = Door::with(room, (socket, 100), judge, ground).unwrap();
     let (give, taken) = mpsc::channel(16);
     let serve = move |socket, _| give.try_send(socket).unwrap();
     tasks.spawn(door.serve(links.clone(), stop.clone(), place, serve));
@@ -62,6 +66,7 @@ where
         dialled,
         taken,
         stop,
+        counters,
         links,
         tasks,
     }
@@ -249,6 +254,11 @@ async fn readers_that_pause_do_not_hold_up_who_reads() {
         }
     }
     assert!(ends.0 > 0 && ends.1 > 0, "{ends:?}");
+    assert_eq!(
+        world.counters.paused_cut.load(Ordering::Relaxed),
+        ends.1,
+        "{ends:?}"
+    );
     world.end().await;
 }
 
@@ -293,6 +303,8 @@ async fn garbage_draws_no_byte_and_ends_nothing() {
     let (_second, _its_end) = world.stream().await;
     let heard = stranger.try_recv(&mut [0; 1500]);
     assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let dropped = world.counters.strangers_dropped.load(Ordering::Relaxed);
+    assert!(dropped > 1000, "{dropped}");
     world.end().await;
 }
 
@@ -366,5 +378,6 @@ async fn what_was_overheard_draws_no_byte_when_it_is_repeated() {
     let (_second, _its_end) = world.stream().await;
     let heard = stranger.try_recv(&mut [0; 1500]);
     assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert!(world.counters.knocks_refused.load(Ordering::Relaxed) > 0);
     world.end().await;
 }
