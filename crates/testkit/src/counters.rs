@@ -1,4 +1,5 @@
-//! What a process holds: descriptors, memory, threads; read from `/proc`.
+//! What a process holds (descriptors, memory, threads, read from `/proc`) and what
+//! an edge has counted.
 
 use std::fs;
 
@@ -30,6 +31,23 @@ pub fn held(process: &str) -> Held {
         memory: field(&status, "VmRSS:"),
         threads: field(&status, "Threads:"),
     }
+}
+
+/// A number of an edge's page of metrics, by its name and labels.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn metric(page: &str, name: &str) -> f64 {
+    page.lines()
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .strip_prefix(' ')?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap_or_else(|| panic!("no metric {name} in:\n{page}"))
 }
 
 fn field(status: &str, name: &str) -> u64 {

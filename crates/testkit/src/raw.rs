@@ -195,6 +195,12 @@ impl Socket {
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
+    /// Gives everything back, to the other side's end; how that comes is its
+    /// affair.
+    pub fn echo(&self) {
+        drop(std::io::copy(&mut self.stream(), &mut self.stream()));
+    }
+
     /// The socket itself.
     #[must_use]
     pub fn stream(&self) -> &TcpStream {

@@ -205,11 +205,7 @@ impl World {
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
         let reply = crate::curl::get(self.api(), &format!("http://{}/metrics", self.api()));
-        let found = reply.body.lines().find_map(|line| {
-            let value = line.strip_prefix(name)?.strip_prefix(' ')?;
-            value.trim().parse().ok()
-        });
-        found.unwrap_or_else(|| panic!("no metric {name} in:\n{}", reply.body))
+        crate::counters::metric(&reply.body, name)
     }
 }
 

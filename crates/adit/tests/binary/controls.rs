@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use adit_testkit::counters::metric;
 use adit_testkit::datagrams::{Answerer, Speaker, free_udp_ports};
 use adit_testkit::network::{End, Network};
 use adit_testkit::raw::{Socket, free_ports, origin};
@@ -19,7 +20,7 @@ use crate::networks::inside;
 fn greeter() -> SocketAddr {
     origin(|mut socket: Socket| {
         socket.send("hello\n");
-        drop(std::io::copy(&mut socket.stream(), &mut socket.stream()));
+        socket.echo();
     })
 }
 
@@ -170,10 +171,7 @@ impl Far {
         let page = self
             .end("edge")
             .inside(|| get(api, "localhost", "/metrics").1);
-        let value = page
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("no metric {name} in {page}"))
+        metric(&page, name)
     }
 
     /// How often somebody was refused because of a ban, in all.

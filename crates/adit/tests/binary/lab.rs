@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use adit_testkit::counters::metric;
 use adit_testkit::peers::program;
 use adit_testkit::process::{Ended, Process};
 use adit_testkit::raw::Socket;
@@ -170,10 +171,7 @@ impl Edge {
     /// A value of a metric, by name and labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let (_, page) = get(self.api, &self.api.to_string(), "/metrics");
-        let value = page
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("no metric {name} in {page}"))
+        metric(&page, name)
     }
 }
 

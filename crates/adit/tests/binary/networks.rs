@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::thread;
 
+use adit_testkit::counters::metric;
 use adit_testkit::network::{Condition, End, Network};
 use adit_testkit::peers::{python, repository};
 use adit_testkit::process::{Ended, Process};
@@ -84,9 +85,7 @@ impl Apart {
         let (_, page) = self
             .end("edge")
             .inside(|| get(api, &api.to_string(), "/metrics"));
-        let mut lines = page.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        value.unwrap_or_else(|| panic!("no metric {name} in {page}"))
+        metric(&page, name)
     }
 }
 
@@ -102,8 +101,7 @@ fn local(port: u16) -> SocketAddr {
 /// Says hello, then gives everything back.
 pub(crate) fn echo(mut socket: Socket) {
     socket.send("hello\n");
-    // How it ends is the visitor's affair.
-    drop(std::io::copy(&mut socket.stream(), &mut socket.stream()));
+    socket.echo();
 }
 
 /// So many bytes go to the service and come back through one visitor.

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use adit_testkit::counters::held;
+use adit_testkit::counters::{held, metric};
 use adit_testkit::datagrams::{Answerer, Speaker, free_udp_ports};
 use adit_testkit::dns::{self, Dnsmasq, dig, dig_inside};
-use adit_testkit::network::{Condition, End, Network};
+use adit_testkit::network::{Condition, Network};
 use adit_testkit::wait::until_true;
 
-use crate::lab::{Edge, Lab, Running, get};
+use crate::lab::{Edge, Lab, get};
+use crate::networks::inside;
 
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -143,12 +144,6 @@ fn port_of(said: &str) -> u16 {
 
 const PORT: u16 = 5353;
 
-/// Runs a command at one end of a network.
-fn inside(lab: &Lab, end: &End, words: &[&str], variables: &[(&str, &str)]) -> Running {
-    let shell = format!("exec {} \"$0\" \"$@\"", end.words().join(" "));
-    lab.start_in(&shell, words, variables)
-}
-
 #[test]
 fn dns_over_a_network_that_loses_packets() {
     let (lab, network) = (Lab::new(), Network::new(&["home", "edge", "visitor"]));
@@ -205,12 +200,8 @@ fn dns_over_a_network_that_loses_packets() {
         assert_eq!(dig_inside(visitor, door, &words), dns::NAME.1);
     }
     let api = local(9090);
-    let metric = |name: &str| {
-        let (_, page) = edge.inside(|| get(api, &api.to_string(), "/metrics"));
-        let mut lines = page.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-        value.unwrap_or_else(|| panic!("no metric {name} in {page}"))
-    };
+    let (_, page) = edge.inside(|| get(api, &api.to_string(), "/metrics"));
+    let metric = |name: &str| metric(&page, name);
     assert!(metric("adit_udp_datagrams_total{direction=\"out\"}") >= 24.0);
     assert!(metric("adit_links_open") > 0.0, "the link has borne it");
     drop((server, agent));

@@ -117,12 +117,6 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives back what it gets.
-#[expect(clippy::needless_pass_by_value, reason = "the connection ends here")]
-fn echo(socket: Socket) {
-    drop(std::io::copy(&mut socket.stream(), &mut socket.stream()));
-}
-
 /// This process holds two sockets for each visitor.
 fn raise_descriptors() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -263,7 +257,7 @@ fn visitors_that_never_read_hold_little_and_slow_nobody() {
         socket.finish();
         socket.rest();
     });
-    let busy = Busy::new(&[endless, origin(echo)]);
+    let busy = Busy::new(&[endless, origin(|socket: Socket| socket.echo())]);
     busy.serves(1);
     let before = busy.held();
     let stubborn: Vec<_> = (0..STUBBORN)
@@ -309,7 +303,10 @@ fn drain(stream: &mut TcpStream, part: &[u8]) -> usize {
 /// have been stopped.
 fn never_read(visitors: usize, part: &[u8]) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let busy = Busy::new(&[listener.local_addr().unwrap(), origin(echo)]);
+    let busy = Busy::new(&[
+        listener.local_addr().unwrap(),
+        origin(|socket: Socket| socket.echo()),
+    ]);
     busy.serves(1);
     let before = busy.held();
     let to = local(busy.ports[0]);
