@@ -20,12 +20,13 @@ use adit_wire::TunnelKind;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::access::{AccessLog, Form};
 use crate::admission::{Admission, AdmissionSettings, KeyPolicy, PinPolicy, Policy, SystemClock};
 use crate::announced::Balancers;
 use crate::api::ApiDoor;
 use crate::config::{self, EdgeConfig};
 use crate::control::Control;
-use crate::http::{AccessLog, DoorParts, Form, HttpDoor, HttpSettings};
+use crate::http::{DoorParts, HttpDoor, HttpSettings};
 use crate::https::HttpsDoor;
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
 use crate::link::{LinkDoor, LinkSettings};
@@ -122,6 +123,7 @@ struct Visitors {
     rules: Arc<Rules>,
     limits: Arc<Limits>,
     places: Arc<Semaphore>,
+    log: Option<Arc<AccessLog>>,
 }
 
 impl Visitors {
@@ -130,13 +132,18 @@ impl Visitors {
         registry: &Arc<Registry>,
         rules: &Arc<Rules>,
         limits: &Arc<Limits>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, StartError> {
+        let log = config
+            .log
+            .access
+            .then(|| AccessLog::start(log_form(config), std::io::stderr()));
+        Ok(Self {
             registry: Arc::clone(registry),
             rules: Arc::clone(rules),
             limits: Arc::clone(limits),
             places: Arc::new(Semaphore::new(connections(config))),
-        }
+            log: log.transpose().map_err(StartError::Worker)?,
+        })
     }
 
     fn streams(&self, config: &EdgeConfig, ground: &Ground) -> Arc<TcpDoor> {
@@ -147,6 +154,7 @@ impl Visitors {
             metrics: Arc::clone(&ground.metrics),
             places: Arc::clone(&self.places),
             balancers: balancers(config),
+            log: self.log.clone(),
             tasks: ground.streams.clone(),
         })
     }
@@ -158,6 +166,7 @@ impl Visitors {
             limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&ground.metrics),
             places: Arc::clone(&self.places),
+            log: self.log.clone(),
             tasks: ground.streams.clone(),
         })
     }
@@ -169,10 +178,6 @@ impl Visitors {
         at: &At,
         stats: sync_stats::SyncStats,
     ) -> Result<Arc<HttpDoor>, StartError> {
-        let log = config
-            .log
-            .access
-            .then(|| AccessLog::start(log_form(config), std::io::stderr()));
         let parts = DoorParts {
             settings: http_settings(config, at),
             pools: Arc::clone(&self.registry) as _,
@@ -182,7 +187,7 @@ impl Visitors {
             balancers: balancers(config),
             passwords: Arc::new(auth::PasswordCache::new()?),
             stats: Arc::new(stats),
-            log: log.transpose().map_err(StartError::Worker)?,
+            log: self.log.clone(),
             tasks: ground.streams.clone(),
             workers: ground.workers.len(),
         };
@@ -206,7 +211,7 @@ pub(crate) fn parts(
     let counters = Arc::new(Counters::default());
     let url_pattern = url_pattern(config, at);
     let reached = Reached::at(config, at.link, at.quic, at.https);
-    let visitors = Visitors::new(config, &registry, &rules, &limits);
+    let visitors = Visitors::new(config, &registry, &rules, &limits)?;
     let streams = visitors.streams(config, ground);
     let [ports, udp_ports] = visitors.ports(config, ground, at, &streams);
     let status = Status::new(Sources {

@@ -32,6 +32,16 @@ pub(crate) enum Broken {
     Backend,
 }
 
+impl Broken {
+    /// What a log says of it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Visitor => "visitor went away",
+            Self::Backend => "backend went away",
+        }
+    }
+}
+
 /// One stream on its way.
 pub(crate) struct Carry {
     stream: Stream,

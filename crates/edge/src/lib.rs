@@ -9,6 +9,7 @@
 //! over an await; before a proof of a secret the link door sends nothing; what
 //! a visitor is told by the HTTP door itself names nothing of this product.
 
+pub mod access;
 pub mod admission;
 pub mod announced;
 pub mod api;

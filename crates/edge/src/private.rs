@@ -19,7 +19,9 @@ use adit_wire::{Delivered, ResetReason, TunnelKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::{AccessLog, Told};
 use crate::backend::{Backend, BackendId, Serving};
+use crate::carry::Broken;
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
 use crate::registry::{Picked, Registry};
@@ -39,6 +41,8 @@ pub(crate) struct PrivateDoor {
     pub(crate) metrics: Arc<Metrics>,
     /// One for each visitor of any door.
     pub(crate) places: Arc<Semaphore>,
+    /// Where each stream leaves a line.
+    pub(crate) log: Option<Arc<AccessLog>>,
     /// Owner of streams and of channels on their way home.
     pub(crate) tasks: Tasks,
 }
@@ -72,11 +76,14 @@ impl PrivateDoor {
     async fn answer(&self, link: &Arc<EdgeLink>, asked: Asked) {
         let name = asked.forward().name.clone();
         let agent = link.facts().identity;
-        let found = self.find(link, &name).await;
-        match found {
+        let mut told = Told::default();
+        match self.find(link, &name, &mut told).await {
             Ok(taken) => match asked.accept() {
-                Ok(forwarder) => self.carry(forwarder, taken).await,
-                Err(_) => taken.stream.reset(ResetReason::Cancelled, Delivered::None),
+                Ok(forwarder) => self.carry(forwarder, taken, told).await,
+                Err(_) => {
+                    told.fault(Broken::Visitor.text());
+                    taken.stream.reset(ResetReason::Cancelled, Delivered::None);
+                }
             },
             Err(reason) => {
                 tracing::info!(%agent, %name, ?reason, "no private tunnel for an agent");
@@ -87,7 +94,12 @@ impl PrivateDoor {
     }
 
     /// Finds a backend for an agent that may have it.
-    async fn find(&self, link: &EdgeLink, name: &TunnelName) -> Result<Taken, ResetReason> {
+    async fn find(
+        &self,
+        link: &EdgeLink,
+        name: &TunnelName,
+        told: &mut Told,
+    ) -> Result<Taken, ResetReason> {
         let facts = link.facts();
         let own = self.rules.agent(&facts.identity);
         let listed = own.and_then(|own| own.forward.as_ref());
@@ -97,28 +109,36 @@ impl PrivateDoor {
             return Err(ResetReason::NoSuchTunnel);
         }
         let (now, ip) = (Instant::now().into_std(), facts.peer.ip());
+        let agent = Some(facts.identity);
+        *told = Told::begin(self.log.as_ref(), (TunnelKind::Private, name), ip, agent);
         // Its link was there before the ban; what it begins now is new.
         if self.limits.banned(ip, now).is_some() {
             let refused = &self.metrics.limits.refused;
             refused.of(LimitRefusal::Banned).add(1);
+            told.fault("address is banned");
             return Err(ResetReason::TooMany);
         }
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| {
             self.metrics.limits.refused.of(LimitRefusal::Full).add(1);
+            told.fault("edge has as many visitors as it may");
             ResetReason::TooMany
         })?;
-        let enter = |rule: Option<&Arc<Rule>>| {
+        let mut enter = |rule: Option<&Arc<Rule>>| {
             let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
             visit.map_err(|refused| {
                 self.metrics.limits.by_rule.of(refused).add(1);
+                told.fault(refused.to_string());
                 ResetReason::TooMany
             })
         };
         let own = own.map(|own| Arc::clone(&own.rule));
         let visit = enter(self.rules.of(name, now).as_ref())?;
         let own_visit = enter(own.as_ref())?;
-        let (backend, stream, agent_visit) = self.begin(link, name, own.as_ref()).await?;
+        let begun = self.begin(link, name, own.as_ref()).await;
+        let (backend, stream, agent_visit) =
+            begun.inspect_err(|_| told.fault("no agent took it"))?;
+        told.taken(&backend);
         Ok(Taken {
             backend,
             stream,
@@ -198,7 +218,7 @@ impl PrivateDoor {
     }
 
     /// Bytes both ways.
-    async fn carry(&self, forwarder: Stream, taken: Taken) {
+    async fn carry(&self, forwarder: Stream, taken: Taken, mut told: Told) {
         let Taken {
             backend,
             stream,
@@ -214,12 +234,13 @@ impl PrivateDoor {
             .paced(backend.rule().cloned())
             .paced(other_than(own.as_ref(), backend.agent_rule()).cloned())
             .paced(own);
-        let mut told = (0, 0);
+        let mut counted = (0, 0);
         let end = poll_fn(|cx| {
             let end = relay.poll(cx);
-            let (received, sent) = (relay.received - told.0, relay.sent - told.1);
+            let (received, sent) = (relay.received - counted.0, relay.sent - counted.1);
             if received + sent > 0 {
-                told = (relay.received, relay.sent);
+                counted = (relay.received, relay.sent);
+                told.moved(received, sent);
                 backend.traffic.moved(received, sent);
                 metrics.bytes.of(Direction::In).add(received);
                 metrics.bytes.of(Direction::Out).add(sent);
@@ -229,10 +250,15 @@ impl PrivateDoor {
         .await;
         match end {
             Ok(()) => {
+                told.ended();
                 relay.forwarder.retire(&self.tasks);
                 relay.target.retire(&self.tasks);
             }
             Err(broken) => {
+                told.fault(match broken.side {
+                    Side::Forwarder => Broken::Visitor.text(),
+                    Side::Target => Broken::Backend.text(),
+                });
                 if broken.side == Side::Target {
                     self.failed(&backend, BackendFailure::Cut);
                 }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::access::{AccessLog, Told};
 use crate::announced::Balancers;
 use crate::backend::{Backend, Serving};
 use crate::carry::{Broken, Carry};
@@ -43,6 +44,8 @@ pub(crate) struct TcpDoor {
     /// One for each visitor of any door.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) balancers: Balancers,
+    /// Where each visitor leaves a line.
+    pub(crate) log: Option<Arc<AccessLog>>,
     /// Owner of channels on their way home.
     pub(crate) tasks: Tasks,
 }
@@ -69,6 +72,7 @@ struct Wish {
 struct Taken {
     backend: Arc<Backend>,
     carry: Carry,
+    told: Told,
     /// Counted under the rules of the tunnel and of its agent.
     _visits: [Option<Visit>; 2],
 }
@@ -93,7 +97,7 @@ enum Begun {
     /// Nothing was delivered: another backend may be tried.
     Elsewhere,
     /// Something was delivered, or the visitor is gone.
-    Over,
+    Over(Broken),
 }
 
 impl TcpDoor {
@@ -126,7 +130,8 @@ impl TcpDoor {
         let taken = stop.run_until_cancelled(self.take(&mut visitor, peer, to));
         if let Some(Some(taken)) = Box::pin(taken).await {
             let _serving = Serving::begin(&taken.backend);
-            self.carry(&mut visitor, &taken.backend, taken.carry).await;
+            let carry = (taken.carry, taken.told);
+            self.carry(&mut visitor, &taken.backend, carry).await;
         }
     }
 
@@ -146,37 +151,46 @@ impl TcpDoor {
             }
         };
         let (name, now) = (wish.name.clone(), Instant::now().into_std());
+        let mut told = Told::begin(self.log.as_ref(), (wish.kind, &name), peer.ip(), None);
         let rule = self.rules.of(&name, now);
         let entered = rule.as_ref().map(|rule| rule.enter(peer.ip(), now));
         let visit = match entered.transpose() {
             Ok(visit) => visit,
             Err(refused) => {
-                tracing::info!(%peer, %name, %refused, "visitor was turned away");
+                tracing::debug!(%peer, %name, %refused, "visitor was turned away");
                 self.metrics.limits.by_rule.of(refused).add(1);
+                told.fault(refused.to_string());
                 return None;
             }
         };
-        let Some(begun) = self.begin(visitor, peer, wish).await else {
-            tracing::info!(%peer, %name, "no backend took the visitor");
-            self.metrics.tcp.refused.of(TcpRefusal::NoBackend).add(1);
-            return None;
+        let begun = match self.begin(visitor, peer, wish).await {
+            Ok(begun) => begun,
+            Err(broken) => {
+                tracing::debug!(%peer, %name, "no backend took the visitor");
+                self.metrics.tcp.refused.of(TcpRefusal::NoBackend).add(1);
+                told.fault(broken.map_or("no agent took it", Broken::text));
+                return None;
+            }
         };
         let (backend, carry, agent_visit) = begun;
+        told.taken(&backend);
         let carry = carry.paced(rule).paced(backend.agent_rule().cloned());
         Some(Taken {
             backend,
             carry,
+            told,
             _visits: [visit, agent_visit],
         })
     }
 
-    /// Finds a backend that takes the stream.
+    /// Finds a backend that takes the stream; where it fails, what broke after
+    /// it had begun.
     async fn begin(
         &self,
         visitor: &mut Visitor,
         peer: SocketAddr,
         wish: Wish,
-    ) -> Option<(Arc<Backend>, Carry, Option<Visit>)> {
+    ) -> Result<(Arc<Backend>, Carry, Option<Visit>), Option<Broken>> {
         let Wish {
             name,
             kind,
@@ -185,7 +199,8 @@ impl TcpDoor {
         let (mut tried, mut offers) = (Vec::new(), 0);
         let door = visitor.door();
         while offers < MAX_TRIES {
-            let backend = self.registry.next(kind, &name, &tried).await?;
+            let next = self.registry.next(kind, &name, &tried);
+            let backend = next.await.ok_or(None)?;
             tried.push(backend.id());
             let alone = !self.registry.has_other(&name, &tried);
             let entered = backend.agent_rule().map(|rule| {
@@ -208,12 +223,12 @@ impl TcpDoor {
                 }
             };
             match self.offer(visitor, stream, &mut lead, &backend).await {
-                Begun::Taken(carry) => return Some((backend, carry, agent_visit)),
+                Begun::Taken(carry) => return Ok((backend, carry, agent_visit)),
                 Begun::Elsewhere => {}
-                Begun::Over => return None,
+                Begun::Over(broken) => return Err(Some(broken)),
             }
         }
-        None
+        Err(None)
     }
 
     /// Waits until the backend has taken the stream; what the visitor sends
@@ -235,7 +250,7 @@ impl TcpDoor {
             }
             Err(None) => {
                 offer.stream.reset(ResetReason::Cancelled, Delivered::Some);
-                Begun::Over
+                Begun::Over(Broken::Visitor)
             }
             Err(Some(error)) => {
                 self.failed(backend, &error);
@@ -250,7 +265,7 @@ impl TcpDoor {
                     {
                         Begun::Elsewhere
                     }
-                    _ => Begun::Over,
+                    _ => Begun::Over(Broken::Backend),
                 }
             }
         }
@@ -264,17 +279,23 @@ impl TcpDoor {
     }
 
     /// Bytes both ways.
-    async fn carry(&self, visitor: &mut Visitor, backend: &Backend, mut carry: Carry) {
+    async fn carry(
+        &self,
+        visitor: &mut Visitor,
+        backend: &Backend,
+        (mut carry, mut told): (Carry, Told),
+    ) {
         let metrics = &self.metrics.tcp;
         metrics.streams.add(1);
         let _open = metrics.open.hold();
-        let mut told = (0, 0);
+        let mut counted = (0, 0);
         let end = poll_fn(|cx| {
             let end = carry.poll(cx, visitor);
             // A stream may last for days: it is counted as it goes.
-            let (received, sent) = (carry.received - told.0, carry.sent - told.1);
+            let (received, sent) = (carry.received - counted.0, carry.sent - counted.1);
             if received + sent > 0 {
-                told = (carry.received, carry.sent);
+                counted = (carry.received, carry.sent);
+                told.moved(received, sent);
                 backend.traffic.moved(received, sent);
                 metrics.bytes.of(Direction::In).add(received);
                 metrics.bytes.of(Direction::Out).add(sent);
@@ -285,9 +306,11 @@ impl TcpDoor {
         match end {
             Ok(()) => {
                 visitor.disarm();
+                told.ended();
                 carry.into_stream().retire(&self.tasks);
             }
             Err(broken) => {
+                told.fault(broken.text());
                 if broken == Broken::Backend {
                     backend.traffic.failed();
                     metrics.backend_failures.of(BackendFailure::Cut).add(1);

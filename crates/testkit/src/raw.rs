@@ -98,7 +98,15 @@ impl Socket {
     /// When nobody listens, or the address is none.
     #[must_use]
     pub fn dial_from(own: IpAddr, address: SocketAddr) -> Self {
-        Self::new(connect_from(own, address).expect("somebody listens"))
+        Self::try_dial_from(own, address).expect("somebody listens")
+    }
+
+    /// The same where whoever listens may end it at once.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn try_dial_from(own: IpAddr, address: SocketAddr) -> std::io::Result<Self> {
+        connect_from(own, address).map(Self::new)
     }
 
     /// Dials and sends.

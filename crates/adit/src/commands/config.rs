@@ -209,10 +209,11 @@ join string, PIN and who may come. Where stdout is no terminal (a service, a
 container, a script) it prints a line for each door, the certificate that it made,
 its fingerprint and `ready`, and no secret; the log then says how to get them: `adit server --print-join` and
 `adit server --print-pin`, with the same `--config` or `--data`. A JSON log has
-one object a line, each with `time` and `kind`: `access` (a request), `audit`
-(who was admitted or refused) or `log`. Nobody waits for who reads the log: when
-that one is too slow or has stopped, lines are dropped, and one line says how
-many.
+one object a line, each with `time` and `kind`: `access` (a request), `visit`
+(a visitor of a TCP, TLS, UDP or private tunnel, when it is gone: how long it was
+there, bytes each way, and what cut it), `audit` (who was admitted or refused) or
+`log`. Nobody waits for who reads the log: when that one is too slow or has
+stopped, lines are dropped, and one line says how many.
 
 To take visitors and agents of other machines, two lines are needed:
 

@@ -1,8 +1,8 @@
 //! What an owner relies on at every door: bans that hold, and counters that
 //! stay true whatever happens to agents.
 
-use std::io::Read;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use adit_testkit::counters::metric;
@@ -145,9 +145,12 @@ impl Far {
 
     /// The doors that serve who is at this end.
     fn open_to(&self, end: &str) -> Vec<&'static str> {
+        // Who is refused is cut, perhaps before it knows that it is in.
         let greets = |at: SocketAddr, first: Vec<u8>, length: usize| {
-            let mut socket = Socket::send_to(at, first);
-            socket.read_exact(&mut vec![0; length]).is_ok()
+            let Ok(mut socket) = Socket::try_dial_from(Ipv4Addr::UNSPECIFIED.into(), at) else {
+                return false;
+            };
+            socket.write_all(&first).is_ok() && socket.read_exact(&mut vec![0; length]).is_ok()
         };
         self.end(end).inside(|| {
             let serves = |door: &&str| match *door {
@@ -273,7 +276,7 @@ fn start(lab: &Lab, carrier: &str) -> Running {
 }
 
 impl Near {
-    fn new(carrier: &str) -> (Self, Running) {
+    fn new(carrier: &str, tables: &str) -> (Self, Running) {
         let lab = Lab::new();
         let ports = [free_ports(1)[0], free_udp_ports(1)[0]];
         let [tcp, udp] = ports.map(|port| port.to_string());
@@ -284,7 +287,7 @@ impl Near {
             ("ADIT_DOORS_UDP_PORTS", udp.as_str()),
         ];
         let any = ["127.0.0.1:0"; 3].map(str::to_owned);
-        let edge = lab.edge_with(&any, SOON_DEAD, &doors);
+        let edge = lab.edge_with(&any, &format!("{SOON_DEAD}{tables}"), &doors);
         let tls = edge.running.line("listening tls ").parse().unwrap();
         for who in ["serving", "asking"] {
             lab.join(&edge, who);
@@ -360,7 +363,7 @@ fn a_killed_agents_counters_are_true_and_go_on_when_it_is_back() {
 }
 
 fn kill_and_come_back(carrier: &str) {
-    let (near, agent) = Near::new(carrier);
+    let (near, agent) = Near::new(carrier, "");
     let visitors = near.visit();
     // One socket for the control channel, and for each visitor one that is the
     // link's from its proof on.
@@ -405,4 +408,81 @@ fn kill_and_come_back(carrier: &str) {
     assert_eq!(near.rows("visitors"), [1, 1, 1, 1, 1, 5]);
     assert_eq!(near.rows("requests"), [2, 2, 2, 2, 2, 9]);
     assert_eq!(near.rows("failures"), [1, 1, 1, 1, 1, 5]);
+}
+
+// ----- lines of the log
+
+/// The lines of visitors of this tunnel.
+fn visits(near: &Near, name: &str) -> Vec<Value> {
+    let log = near.edge.running.log();
+    let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines
+        .filter(|line: &Value| line["kind"] == "visit" && line["tunnel"] == *name)
+        .collect()
+}
+
+#[test]
+fn each_visitor_leaves_a_line_that_tells_how_it_ended() {
+    let tables = "[log]\nformat = \"json\"\n[udp]\nidle_seconds = 1\n\
+         [[tunnel]]\nname = \"tcp\"\nconnections = 1\n";
+    let (near, agent) = Near::new("tcp", tables);
+    let visitors = near.visit();
+    let tcp = ([127, 0, 0, 1], near.ports[0]).into();
+    assert_eq!(Socket::dial(tcp).rest(), (Vec::new(), false));
+    let refused = until("the refusal is told", || visits(&near, "tcp").pop());
+    assert_eq!(refused["fault"], "tunnel has as many visitors as it may");
+    assert_eq!(
+        (&refused["sent"], &refused["wait_ms"]),
+        (&0.into(), &Value::Null)
+    );
+    // The first one is HTTP's, whose requests have lines of their own.
+    for mut stream in visitors.streams.into_iter().skip(1) {
+        stream.finish();
+        stream.rest();
+    }
+    let asking = key(&near.lab, "asking");
+    let tunnels = [("tcp", 1), ("tls", 0), ("udp", 0), ("private", 0)];
+    for (name, before) in tunnels {
+        let line = until(&format!("{name} has a line"), || {
+            visits(&near, name).get(before).cloned()
+        });
+        assert_eq!(
+            (&line["client"], &line["carries"]),
+            (&"127.0.0.1".into(), &name.into())
+        );
+        assert_eq!(line["fault"], Value::Null, "{line}");
+        assert!(
+            line["backend"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("{name}@"))
+        );
+        let times = (line["wait_ms"].as_f64(), line["ms"].as_f64());
+        assert!(times.0 > Some(0.0) && times.0 < times.1, "{line}");
+        let bytes = (
+            line["received"].as_u64().unwrap(),
+            line["sent"].as_u64().unwrap(),
+        );
+        match name {
+            "tcp" => assert_eq!(bytes, (0, 6)),
+            "udp" => assert_eq!(bytes, (1, 1)),
+            // With the first message of TLS, or with the agents' own handshake.
+            _ => assert!(bytes.0 > 100 && bytes.1 >= 6, "{line}"),
+        }
+        let agent = if name == "private" {
+            asking.as_str().into()
+        } else {
+            Value::Null
+        };
+        assert_eq!(line["agent"], agent);
+    }
+    let again = near.visit();
+    drop(agent.process.kill());
+    for (name, before) in tunnels {
+        let line = until(&format!("{name} has another line"), || {
+            visits(&near, name).get(before + 1).cloned()
+        });
+        assert_eq!(line["fault"], "backend went away", "{line}");
+    }
+    drop(again);
 }

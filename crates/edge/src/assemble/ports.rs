@@ -58,6 +58,7 @@ impl Visitors {
                 usual: udp.idle,
                 answered: udp.answered,
             },
+            log: self.log.clone(),
             seldom: Seldom::default(),
             tasks: ground.streams.clone(),
         })

@@ -208,7 +208,7 @@ pub(super) static ACCESS: Key<Flag> = Key::or(
     "access",
     Flag,
     "true",
-    "Whether each request has a line, with the backend that answered.",
+    "Whether each request, and each visitor of a TCP, TLS, UDP or private tunnel, has a line when it is over, with the backend that served it.",
 );
 
 pub(super) static QUERIES: Key<Flag> = Key::or(

@@ -229,7 +229,7 @@ pub struct Log {
     pub format: LogFormat,
     /// Least severity that is written.
     pub level: LogLevel,
-    /// Whether each request has a line.
+    /// Whether each request and each visitor of other doors has a line.
     pub access: bool,
     /// Whether those lines show queries.
     pub queries: bool,

@@ -54,7 +54,6 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
-pub use self::access_log::{AccessLog, Form};
 use self::buffer::Work;
 pub use self::enter::serve_connection;
 pub(crate) use self::enter::{Place, answer_plain, serve_counted};
@@ -62,6 +61,8 @@ pub use self::handover::{LinkUpgrade, Upgraded};
 use self::idle::{Budget, IdleStreams};
 pub use self::record::Record;
 use self::record::RequestId;
+pub(crate) use self::respond::civil;
+use crate::access::AccessLog;
 use crate::announced::Balancers;
 use crate::backend::{Backend, BackendId};
 use crate::limits::Limits;

@@ -151,7 +151,7 @@ fn imf_fixdate(unix: u64) -> [u8; 29] {
 
 /// Year, month and day of a number of days since 1970-01-01, by the method of
 /// eras of 400 years that begin in March.
-pub(super) fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -51,10 +51,7 @@ impl Connection {
             Err(broken) => {
                 let cancelled = ResetReason::Cancelled;
                 upgraded.into_stream().reset(cancelled, Delivered::Some);
-                work.draft.fault = Some(Fault::Text(match broken {
-                    Broken::Visitor => "visitor went away",
-                    Broken::Backend => "backend went away",
-                }));
+                work.draft.fault = Some(Fault::Text(broken.text()));
                 Then::Cut
             }
         }

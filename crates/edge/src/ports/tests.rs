@@ -50,6 +50,7 @@ fn world(ranges: &[NonZeroU16]) -> World {
         metrics: Arc::clone(&metrics),
         places: Arc::new(Semaphore::new(10)),
         balancers: Balancers::default(),
+        log: None,
         tasks: tasks.clone(),
     };
     let opener = Opener {

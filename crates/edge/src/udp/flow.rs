@@ -24,7 +24,9 @@ use super::census::Place;
 use super::inbox::{Inbox, Queue};
 use super::port::{Key, Port};
 use super::{IdleTimes, UdpDoor};
+use crate::access::Told;
 use crate::backend::{Backend, Serving};
+use crate::carry::Broken;
 use crate::metrics::{BackendFailure, Direction, UdpDrop};
 use crate::rules::{Pace, Rule, Visit};
 
@@ -124,18 +126,25 @@ enum Lived {
 
 async fn live(entry: &Entry) -> Lived {
     let metrics = &entry.door().metrics.udp;
+    let (log, whose) = (
+        entry.door().log.as_ref(),
+        (TunnelKind::Udp, &entry.port.opened.name),
+    );
+    let mut told = Told::begin(log, whose, entry.visitor().ip(), None);
     // Boxed: a flow should not hold room for how it began.
     let Some(begun) = Box::pin(begin(entry)).await else {
         tracing::debug!(peer = %entry.key.from, name = %entry.port.opened.name, "no backend took the flow");
+        told.fault("no agent took it");
         return Lived::Refused;
     };
     metrics.flows.add(1);
     let backend = Arc::clone(&begun.backend);
+    told.taken(&backend);
     let _serving = Serving::begin(&backend);
     let mut carry = begun.carry;
     let end = poll_fn(|cx| {
         let end = carry.poll(cx, entry);
-        carry.moved.tell(entry.door(), &backend, &entry.inbox);
+        carry.moved.tell(entry, &backend, &mut told);
         end
     });
     let end = backend.closed().run_until_cancelled(end).await;
@@ -147,9 +156,11 @@ async fn live(entry: &Entry) -> Lived {
         Some(End::Broken(error)) => Some(error),
     };
     let Some(error) = error else {
+        told.ended();
         carry.link.retire(&entry.door().tasks);
         return Lived::Ended;
     };
+    told.fault(Broken::Backend.text());
     backend.traffic.failed();
     metrics.backend_failures.of(BackendFailure::Cut).add(1);
     carry.link.reset(ResetReason::Cancelled, Delivered::Some);
@@ -265,11 +276,12 @@ struct Moved {
 }
 
 impl Moved {
-    fn tell(&mut self, door: &UdpDoor, backend: &Backend, inbox: &Inbox) {
+    fn tell(&mut self, entry: &Entry, backend: &Backend, told: &mut Told) {
         let moved = std::mem::take(self);
-        let metrics = &door.metrics.udp;
+        let metrics = &entry.door().metrics.udp;
         if moved.up + moved.down > 0 {
             backend.traffic.moved(moved.up_bytes, moved.down_bytes);
+            told.moved(moved.up_bytes, moved.down_bytes);
             for (direction, count, bytes) in [
                 (Direction::In, moved.up, moved.up_bytes),
                 (Direction::Out, moved.down, moved.down_bytes),
@@ -278,7 +290,7 @@ impl Moved {
                 metrics.bytes.of(direction).add(bytes);
             }
         }
-        let lost = inbox.dropped() + moved.too_large + moved.unsendable;
+        let lost = entry.inbox.dropped() + moved.too_large + moved.unsendable;
         if lost > 0 {
             backend.traffic.drops.fetch_add(lost, Ordering::Relaxed);
             metrics.drops.of(UdpDrop::TooLarge).add(moved.too_large);

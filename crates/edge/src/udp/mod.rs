@@ -31,6 +31,7 @@ use tokio::time::Instant;
 pub(crate) use self::census::{Census, FlowLimits};
 pub(crate) use self::port::{Opened, serve};
 pub(crate) use self::socket::bind;
+use crate::access::AccessLog;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, UdpDrop};
 use crate::registry::Registry;
@@ -63,6 +64,8 @@ pub(crate) struct UdpDoor {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) census: Arc<Census>,
     pub(crate) idle: IdleTimes,
+    /// Where each flow leaves a line.
+    pub(crate) log: Option<Arc<AccessLog>>,
     /// Holds back lines about visitors that were turned away.
     pub(crate) seldom: Seldom,
     /// Owner of flows, and of channels on their way home.

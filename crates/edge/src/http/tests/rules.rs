@@ -265,7 +265,7 @@ impl std::io::Write for Lines {
 async fn each_request_leaves_a_line() {
     let lines = Lines::default();
     let sink = lines.clone();
-    let form = Form {
+    let form = crate::access::Form {
         format: LogFormat::Json,
         queries: true,
     };

@@ -230,37 +230,33 @@ impl Stage {
     }
 
     /// A connection to a door, TLS that ends there included.
-    pub(super) fn dial(&self, door: Door, from: IpAddr) -> Box<dyn Stream> {
+    pub(super) fn dial(&self, door: Door, from: IpAddr) -> std::io::Result<Box<dyn Stream>> {
         // Whoever leaves is gone at once.
         let reset = |socket: &TcpStream| set_socket_linger(socket, Some(Duration::ZERO)).unwrap();
-        let raw = |to| {
-            let socket = Socket::dial_from(from, to);
+        let raw = |from, to| {
+            let socket = Socket::try_dial_from(from, to)?;
             reset(socket.stream());
-            socket
+            Ok::<_, std::io::Error>(Box::new(socket))
         };
         let https = self.world.https();
         let named = |to: SocketAddr| {
-            let mut socket = raw(to);
+            let mut socket = raw(from, to)?;
             socket.send(tls::hello(&door.host()));
-            Box::new(socket)
+            Ok::<_, std::io::Error>(socket)
         };
-        match door {
-            Door::Http => Box::new(raw(self.world.http())),
+        Ok(match door {
+            Door::Http => raw(from, self.world.http())?,
             Door::Https => {
-                let socket = connect_from(from, https).unwrap();
+                let socket = connect_from(from, https)?;
                 reset(&socket);
                 Box::new(tls::over(socket, &self.pair.cert, &door.host()))
             }
-            Door::Tcp => Box::new(raw(self.tcp)),
-            Door::Tls => named(self.tls),
-            Door::TlsBeside => named(https),
-            Door::Private => {
-                let socket = Socket::dial(self.locals[usize::from(from == TWO)]);
-                reset(socket.stream());
-                Box::new(socket)
-            }
+            Door::Tcp => raw(from, self.tcp)?,
+            Door::Tls => named(self.tls)?,
+            Door::TlsBeside => named(https)?,
+            Door::Private => raw(ONE, self.locals[usize::from(from == TWO)])?,
             Door::Udp => panic!("a flow is no connection"),
-        }
+        })
     }
 
     /// One address and port that speaks to the UDP door.
@@ -273,7 +269,7 @@ impl Stage {
         match door {
             Door::Udp => self.begin_flow(from),
             Door::Http | Door::Https => {
-                let mut stream = self.dial(door, from);
+                let mut stream = self.dial(door, from).unwrap();
                 let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", door.host());
                 stream.write_all(request.as_bytes()).unwrap();
                 let head = tls::head(&mut stream);
@@ -287,7 +283,10 @@ impl Stage {
                 }
             }
             _ => {
-                let mut stream = self.dial(door, from);
+                // Who is refused is cut, perhaps before it knows that it is in.
+                let Ok(mut stream) = self.dial(door, from) else {
+                    return Visit::Out(None);
+                };
                 if greeted(&mut stream) {
                     Visit::In(Guest::Stream(stream))
                 } else {
