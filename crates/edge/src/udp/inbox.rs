@@ -4,8 +4,11 @@
 //! When it is full, the newest datagram is dropped and not the oldest: that
 //! costs the same for each, keeps what began an exchange, and what waits is
 //! little enough to be young. The two queues of a flow change places, so that
-//! the lock is held for a copy in and for a swap, and no datagram allocates.
+//! the lock is held for a copy in and for a swap. An empty queue holds no memory:
+//! a worker keeps some for whichever of its flows is next, so that few datagrams
+//! allocate, and thousands of flows that once had much to say cost nothing.
 
+use std::cell::RefCell;
 use std::mem::{swap, take};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -19,6 +22,15 @@ const OPENING: usize = 16;
 const BYTES: usize = 64 * 1024;
 /// Datagrams that may wait.
 const COUNT: usize = 1024;
+/// Rooms that a worker keeps, and the largest of them: 3 MiB.
+const SPARE: (usize, usize) = (24, 2 * BYTES);
+
+/// Bytes of datagrams, and the length of each.
+type Room = (Vec<u8>, Vec<u16>);
+
+thread_local! {
+    static ROOMS: RefCell<Vec<Room>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Datagrams one behind the other.
 #[derive(Debug, Default)]
@@ -32,6 +44,10 @@ pub(super) struct Queue {
 
 impl Queue {
     fn push(&mut self, datagram: &[u8], length: u16) {
+        if self.lengths.capacity() == 0 {
+            let spare = ROOMS.with_borrow_mut(Vec::pop);
+            (self.bytes, self.lengths) = spare.unwrap_or_default();
+        }
         self.bytes.extend_from_slice(datagram);
         self.lengths.push(length);
     }
@@ -65,13 +81,26 @@ impl Queue {
         (self.next, self.at)
     }
 
+    /// Gives up what is in it, and its room.
     fn clear(&mut self) {
-        self.bytes.clear();
-        self.lengths.clear();
+        let mut room = (take(&mut self.bytes), take(&mut self.lengths));
         self.rewind();
+        if room.1.capacity() == 0 || room.0.capacity() > SPARE.1 {
+            return;
+        }
+        room.0.clear();
+        room.1.clear();
+        ROOMS.with_borrow_mut(|rooms| {
+            if rooms.len() < SPARE.0 {
+                rooms.push(room);
+            }
+        });
     }
 
     fn append(&mut self, other: &mut Self) {
+        if other.lengths.is_empty() {
+            return;
+        }
         self.bytes.extend_from_slice(&other.bytes);
         self.lengths.extend_from_slice(&other.lengths);
         other.clear();
@@ -195,7 +224,7 @@ impl Inbox {
         let mut shared = self.shared();
         shared.stage = Stage::Refused;
         let left = shared.queue.left();
-        shared.queue = Queue::default();
+        shared.queue.clear();
         left
     }
 
@@ -265,6 +294,28 @@ mod tests {
         assert_eq!(inbox.push(&[0; 500]), TAKEN);
         inbox.collect(&mut queue);
         assert_eq!(queue.left(), 2);
+    }
+
+    #[test]
+    fn a_flow_at_rest_holds_no_room() {
+        let (inbox, mut queue) = (Inbox::new(), Queue::default());
+        inbox.open();
+        let room = |queue: &Queue| (queue.bytes.capacity(), queue.lengths.capacity());
+        for size in [10, 1400, 20_000] {
+            for _ in 0..3 {
+                assert_ne!(inbox.push(&vec![0; size]), Pushed::Full);
+            }
+            inbox.take(&mut queue);
+            assert_eq!(room(&inbox.shared().queue), (0, 0), "{size}");
+            assert_eq!(all(&mut queue).len(), 3);
+            inbox.take(&mut queue);
+            assert_eq!(room(&queue), (0, 0), "{size}");
+        }
+        let kept = ROOMS.with_borrow(|rooms| (rooms.len(), rooms[0].0.capacity()));
+        assert_eq!(kept.0, 1, "each took the one before");
+        assert!((60_000..=SPARE.1).contains(&kept.1), "{kept:?}");
+        inbox.push(b"x");
+        assert!(ROOMS.with_borrow(Vec::is_empty));
     }
 
     #[test]
