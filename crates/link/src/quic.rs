@@ -130,6 +130,23 @@ fn server_config(room: Room) -> Result<ServerConfig, QuicError> {
     Ok(config)
 }
 
+/// An endpoint that says nothing to whom `judge` does not know.
+fn silent(
+    socket: UdpSocket,
+    server: Option<ServerConfig>,
+    judge: Judge,
+    (tasks, counters): (&Tasks, Arc<Counters>),
+) -> io::Result<Endpoint> {
+    socket.set_nonblocking(true)?;
+    let ids = Ids::new()?;
+    let runtime = Owned::new(tasks);
+    let inner = runtime.wrap_udp_socket(socket)?;
+    let filter = Arc::new(Filter::new(inner, judge, (Arc::clone(&ids), counters)));
+    let mut config = EndpointConfig::default();
+    config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
+    Endpoint::new_with_abstract_socket(config, server, filter, Arc::new(runtime))
+}
+
 /// A QUIC door: one bound socket, and how its streams are served.
 pub struct Door {
     endpoint: Endpoint,
@@ -160,20 +177,8 @@ impl Door {
         judge: Judge,
         (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
-        socket.set_nonblocking(true)?;
-        let ids = Ids::new()?;
-        let runtime = Owned::new(tasks);
-        let inner = runtime.wrap_udp_socket(socket)?;
-        let filter = Filter::new(inner, judge, (Arc::clone(&ids), Arc::clone(&counters)));
-        let mut config = EndpointConfig::default();
-        config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
         let server = server_config(room)?;
-        let endpoint = Endpoint::new_with_abstract_socket(
-            config,
-            Some(server),
-            Arc::new(filter),
-            Arc::new(runtime),
-        )?;
+        let endpoint = silent(socket, Some(server), judge, (tasks, Arc::clone(&counters)))?;
         Ok(Self {
             endpoint,
             streams: channels.saturating_add(1),
@@ -336,15 +341,11 @@ impl Dialled {
         } else {
             ([0u16; 8], 0).into()
         };
-        let (runtime, room) = (Arc::new(Owned::new(tasks)), Room::default());
-        let socket = UdpSocket::bind(any)?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
-        let mut config = config.clone();
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        let crypto = QuicClientConfig::try_from(config).map_err(io::Error::other)?;
-        let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(0, room)));
-        config.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(knock.bytes())));
+        let (socket, room) = (UdpSocket::bind(any)?, Room::default());
+        // Nobody begins a connection with an agent.
+        let nobody: Judge = Arc::new(|_| false);
+        let endpoint = silent(socket, None, nobody, (tasks, Arc::clone(&counters)))?;
+        let config = client_config(config, knock, room)?;
         let connecting = endpoint.connect_with(config, peer, name);
         let connecting = connecting.map_err(io::Error::other)?;
         let connection = tokio::select! {
@@ -382,6 +383,21 @@ impl Dialled {
         let lanes = Arc::clone(&self.lanes);
         Ok(Socket::from(self.streams.add(stream, lanes, held)))
     }
+}
+
+/// How an agent knocks.
+fn client_config(
+    config: &rustls::ClientConfig,
+    knock: Knock,
+    room: Room,
+) -> io::Result<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicClientConfig::try_from(config).map_err(io::Error::other)?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(0, room)));
+    config.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(knock.bytes())));
+    Ok(config)
 }
 
 /// Ready when `peer` says that nobody listens there: QUIC itself would go on

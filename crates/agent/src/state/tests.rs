@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use adit_model::{Credential, JoinString, Psk, PublicKey};
+use adit_model::{Carrier, CarrierDoor, Credential, JoinString, Psk, PublicKey};
 
-use super::{DataFolder, Joining, StateError, file};
+use super::{DataFolder, Joining, StateError, WAYS, file};
 
 fn folder() -> (tempfile::TempDir, DataFolder) {
     let dir = tempfile::tempdir().unwrap();
@@ -181,6 +181,47 @@ fn remembered_names_are_bounded_and_a_held_one_stays() {
     assert!(stranger.exists());
     let path = data.path().join("names").join(held.name().as_str());
     assert!(path.exists());
+}
+
+#[test]
+fn remembered_networks_are_bounded_and_the_newest_stay() {
+    let (_dir, data) = folder();
+    let join = join_string();
+    let doors = [CarrierDoor {
+        carrier: Carrier::Quic,
+        port: 7400,
+    }];
+    let way = |n: usize, carrier| (format!("10.0.{n}.0/24 none"), carrier);
+    let save = |n, carrier| {
+        let (network, carrier) = way(n, carrier);
+        data.save_way(&join.edge, &doors, (&network, carrier))
+            .unwrap();
+    };
+    save(0, Carrier::Tcp);
+    assert!(data.edge(&join.edge).unwrap().is_none(), "not joined yet");
+    data.join(&join).unwrap();
+    for n in 0..10 * WAYS {
+        save(n, Carrier::Tcp);
+    }
+    let last = 10 * WAYS - 1;
+    // A network that is met again is the newest, and stands there once.
+    save(last - 3, Carrier::WebSocket);
+    let known = data.edge(&join.edge).unwrap().unwrap();
+    assert_eq!((known.ways.len(), known.doors.len()), (WAYS, 1));
+    assert_eq!(known.ways[0], way(last - 3, Carrier::WebSocket));
+    assert_eq!(known.ways[1], way(last, Carrier::Tcp));
+    let again = known
+        .ways
+        .iter()
+        .filter(|(net, _)| *net == way(last - 3, Carrier::Tcp).0);
+    assert_eq!(again.count(), 1);
+    let size = fs::metadata(data.record(&join.edge)).unwrap().len();
+    assert!(size < 4096, "{size}");
+    // Joining anew and a secret of its own keep them.
+    data.save_secret(&join.edge, &join.addresses, &Psk::from_random([3; 32]))
+        .unwrap();
+    data.join(&join).unwrap();
+    assert_eq!(data.edge(&join.edge).unwrap().unwrap().ways, known.ways);
 }
 
 /// Runs one test of this file in a process of its own, where `role` tells it

@@ -7,20 +7,25 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use adit_link::accept::{answer_channel, next_event, read_first, send_all, silence_deadline};
+use adit_link::accept::{
+    answer_channel, next_event, read_first, send_all, silence_deadline, stay_silent,
+};
 use adit_link::control::run_control;
 use adit_link::edge::{EdgeLink, LinkFacts};
+use adit_link::quic::Door;
 use adit_link::tasks::Tasks;
 use adit_link::{Counters, Socket, Stream, StreamIo, entropy};
 use adit_link_proto::{
-    ControlEvent, EdgeEvent, EdgeFresh, EdgeHandshake, First, ProvedLink, PskKeys, Suites, Timing,
+    ControlEvent, EdgeEvent, EdgeFresh, EdgeHandshake, First, Knock, ProvedLink, PskKeys, Suites,
+    Timing,
 };
 use adit_model::{
-    ConnId, Credential, Identity, InstanceId, JoinString, LinkId, Pin, Psk, PublicKey, TunnelId,
+    Carrier, CarrierDoor, ConnId, Credential, Identity, InstanceId, JoinString, LinkId, Pin, Psk,
+    PublicKey, TunnelId,
 };
 use adit_wire::{AuthOk, Message, OpenTunnel, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -37,6 +42,11 @@ pub(crate) struct Policy {
     pub(crate) refuse: bool,
     /// Refuse this many tunnels.
     pub(crate) refuse_tunnels: usize,
+    /// Links by this carrier end as soon as they have a tunnel, as where
+    /// something on the way cuts them.
+    pub(crate) cut: Option<Carrier>,
+    /// Sockets of links by this carrier are not answered.
+    pub(crate) silent: Option<Carrier>,
 }
 
 /// A link that was admitted.
@@ -81,6 +91,7 @@ struct Shared {
     policy: Mutex<Policy>,
     links: Mutex<Vec<Arc<EdgeLink>>>,
     dials: Mutex<usize>,
+    doors: Mutex<Vec<CarrierDoor>>,
     tell: mpsc::Sender<Joined>,
 }
 
@@ -106,9 +117,12 @@ impl TestEdge {
                 pin: None,
                 refuse: false,
                 refuse_tunnels: 0,
+                cut: None,
+                silent: None,
             }),
             links: Mutex::default(),
             dials: Mutex::default(),
+            doors: Mutex::default(),
             tell,
         });
         let mut edge = Self {
@@ -132,6 +146,32 @@ impl TestEdge {
                 tasks.spawn_until_stopped(async move { shared.serve(socket, peer).await });
             }
         });
+    }
+
+    /// Opens a QUIC door too.
+    pub(crate) fn open_quic(&self) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (carrier, edge) = (Carrier::Quic, self.shared.identity.public());
+        let door = CarrierDoor { carrier, port };
+        self.shared.doors.lock().unwrap().push(door);
+        let shared = Arc::clone(&self.shared);
+        let judge = Arc::new(move |knock: &Knock| {
+            let known = shared.policy.lock().unwrap().secrets.clone();
+            let mut keys = known.iter().map(PskKeys::new);
+            keys.any(|keys| knock.fits(&keys, &edge))
+        });
+        let ground = (&self.tasks, Arc::default());
+        let door = Door::open(socket, 64, judge, ground).unwrap();
+        let (shared, tasks) = (Arc::clone(&self.shared), self.tasks.clone());
+        let serve = move |socket, peer| {
+            let shared = Arc::clone(&shared);
+            tasks.spawn_until_stopped(async move { shared.serve(socket, peer).await });
+        };
+        let stop = self.tasks.stopping().clone();
+        let links = self.tasks.clone();
+        self.tasks
+            .spawn_until_stopped(door.serve(links, stop, std::future::pending, serve));
     }
 
     /// Ends everything as kill -9 would: sockets close, nothing is said.
@@ -158,7 +198,7 @@ impl TestEdge {
     pub(crate) fn join_string(&self) -> JoinString {
         JoinString {
             addresses: vec![self.address.to_string()],
-            doors: Vec::new(),
+            doors: self.shared.doors.lock().unwrap().clone(),
             edge: self.shared.identity.public(),
             credential: Credential::Shared(secret(1)),
         }
@@ -171,8 +211,8 @@ impl TestEdge {
 }
 
 impl Shared {
-    async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
-        let mut socket = Socket::from(socket);
+    async fn serve(&self, socket: impl Into<Socket>, peer: SocketAddr) {
+        let mut socket = socket.into();
         let deadline = silence_deadline().unwrap();
         let Some(bytes) = read_first(&mut socket, deadline).await else {
             return;
@@ -189,6 +229,10 @@ impl Shared {
             }
         }
         *self.dials.lock().unwrap() += 1;
+        if self.policy.lock().unwrap().silent == Some(socket.carrier()) {
+            stay_silent(&mut socket, deadline).await;
+            return;
+        }
         self.admit(socket, peer, &first).await;
     }
 
@@ -211,7 +255,7 @@ impl Shared {
             identity,
             instance,
             peer,
-            carrier: adit_model::Carrier::Tcp,
+            carrier: socket.carrier(),
             max_channels: 64,
             idle_channels: 1,
             workers: 1,
@@ -224,6 +268,7 @@ impl Shared {
         let (bytes, session) = shaking
             .admit(&auth, timing, std::time::Instant::now())
             .unwrap();
+        socket.prepare().unwrap();
         socket.write_all(&bytes).await.unwrap();
         let link = EdgeLink::new(facts, session.keys, Arc::default());
         self.links.lock().unwrap().push(Arc::clone(&link));
@@ -297,7 +342,7 @@ impl Shared {
             idle_channels: 1,
             max_channels: 64,
             version: "test".into(),
-            doors: Vec::new(),
+            doors: self.doors.lock().unwrap().clone(),
         }
     }
 
@@ -310,6 +355,7 @@ impl Shared {
         let ControlEvent::Message(message) = event else {
             return ControlFlow::Continue(());
         };
+        let opens = matches!(message, Message::OpenTunnel(_));
         if let Message::OpenTunnel(open) = &message {
             let mut policy = self.policy.lock().unwrap();
             let refused = policy.refuse_tunnels > 0;
@@ -329,6 +375,9 @@ impl Shared {
                 code: if refused { 4001 } else { 0 },
                 text: if refused { "taken" } else { "" }.into(),
             }));
+        }
+        if opens && self.policy.lock().unwrap().cut == Some(link.facts().carrier) {
+            link.cut();
         }
         // A test that does not read them does not want them.
         drop(forward.try_send(message));

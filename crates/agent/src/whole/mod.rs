@@ -2,6 +2,7 @@
 
 mod admission;
 mod away;
+mod carriers;
 pub(crate) mod edge;
 mod streams;
 mod tcp;

@@ -21,7 +21,7 @@ fn keys() -> PskKeys {
 struct World {
     dialled: Dialled,
     /// Streams as the door serves them.
-    taken: mpsc::Receiver<Socket>,
+    taken: mpsc::Receiver<(Socket, SocketAddr)>,
     stop: CancellationToken,
     /// Of the door.
     counters: Arc<Counters>,
@@ -51,7 +51,7 @@ where
     let ground = (&tasks, Arc::clone(&counters));
     let door = Door::with(room, (socket, 100), judge, ground).unwrap();
     let (give, taken) = mpsc::channel(16);
-    let serve = move |socket, _| give.try_send(socket).unwrap();
+    let serve = move |socket, peer| give.try_send((socket, peer)).unwrap();
     tasks.spawn(door.serve(links.clone(), stop.clone(), place, serve));
     let config = crate::tls::unverified().unwrap();
     let dialled = Dialled::connect(
@@ -77,8 +77,12 @@ impl World {
     async fn stream(&mut self) -> (Socket, Socket) {
         let mut ours = self.dialled.open().await.unwrap();
         ours.write_all(b"x").await.unwrap();
-        let theirs = timeout(SOON, self.taken.recv()).await.unwrap().unwrap();
-        (ours, theirs)
+        (ours, self.next().await.0)
+    }
+
+    /// What the door serves next, and who it says that it is from.
+    async fn next(&mut self) -> (Socket, SocketAddr) {
+        timeout(SOON, self.taken.recv()).await.unwrap().unwrap()
     }
 
     async fn closed(&self) {
@@ -353,7 +357,7 @@ async fn what_was_overheard_draws_no_byte_when_it_is_repeated() {
     let dialled = timeout(SOON, dialled).await.unwrap().unwrap();
     let mut ours = dialled.open().await.unwrap();
     ours.write_all(&[7; 4000]).await.unwrap();
-    let mut theirs = timeout(SOON, world.taken.recv()).await.unwrap().unwrap();
+    let (mut theirs, _) = world.next().await;
     theirs.prepare().unwrap();
     theirs.read_exact(&mut [0; 4000]).await.unwrap();
     drop((theirs, ours));
@@ -379,5 +383,63 @@ async fn what_was_overheard_draws_no_byte_when_it_is_repeated() {
     let heard = stranger.try_recv(&mut [0; 1500]);
     assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert!(world.counters.knocks_refused.load(Ordering::Relaxed) > 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_answers_no_stranger() {
+    let mut world = world(pending).await;
+    let mut ours = world.dialled.open().await.unwrap();
+    ours.write_all(b"x").await.unwrap();
+    let (mut theirs, agent) = world.next().await;
+    theirs.prepare().unwrap();
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for some in garbage().chunks(16) {
+        for datagram in some {
+            stranger.send_to(datagram, agent).await.unwrap();
+        }
+        theirs.write_all(b"y").await.unwrap();
+        let answered = timeout(SOON, ours.read_u8()).await;
+        assert_eq!(answered.unwrap().unwrap(), b'y');
+    }
+    let heard = stranger.try_recv(&mut [0; 1500]);
+    assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_moves_is_blamed_at_the_address_that_shook_hands() {
+    let mut world = world(pending).await;
+    let door = world.dialled.connection.remote_address();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody: Judge = Arc::new(|_| false);
+    let ground = (&world.tasks, Arc::default());
+    let endpoint = silent(socket, None, nobody, ground).unwrap();
+    let knock = Knock::make(&keys(), &EDGE, 1_000_000, [5; 4]);
+    let tls = crate::tls::unverified().unwrap();
+    let config = client_config(&tls, knock, Room::default()).unwrap();
+    let connecting = endpoint.connect_with(config, door, "localhost").unwrap();
+    let connection = timeout(SOON, connecting).await.unwrap().unwrap();
+    let mut first = connection.open_bi().await.unwrap();
+    first.0.write_all(b"x").await.unwrap();
+    let (theirs, before) = world.next().await;
+    theirs.prepare().unwrap();
+    let moved = UdpSocket::bind("127.0.0.2:0").unwrap();
+    endpoint.rebind(moved).unwrap();
+    let mut second = connection.open_bi().await.unwrap();
+    second.0.write_all(b"x").await.unwrap();
+    let (mut again, after) = world.next().await;
+    assert_eq!((before, after.ip()), (after, [127, 0, 0, 1].into()));
+    // It has moved: the answer comes to where it is now.
+    assert_eq!(endpoint.local_addr().unwrap().ip().to_string(), "127.0.0.2");
+    again.write_all(b"y").await.unwrap();
+    let mut answer = [0];
+    timeout(SOON, second.1.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&answer, b"y");
+    endpoint.close(VarInt::from_u32(0), b"");
+    drop((theirs, again, first, second, connection, endpoint));
     world.end().await;
 }
