@@ -8,8 +8,8 @@ use super::units::{bytes, count, flow, frequency, millis, span};
 
 /// Characters of an agent's key that tell it from others.
 const KEY: usize = 8;
-/// Lines below which a table says too little: its head, a row of two lines,
-/// and how many others there are.
+/// Lines below which a table says too little: its head, two rows, and how many
+/// others there are.
 const LEAST: usize = 4;
 
 /// How lines may look.
@@ -19,6 +19,15 @@ pub(crate) struct Look {
     pub(crate) width: usize,
     /// Whether heads are bold.
     pub(crate) bold: bool,
+}
+
+/// What is shown of a tunnel.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// Where visitors find it stands below.
+    WithUrls,
+    /// What changes, where there is no room for both.
+    Lean,
 }
 
 impl Look {
@@ -49,7 +58,7 @@ pub(crate) fn status(report: &Report, look: Look) -> Vec<String> {
         doors(report, look),
         certificates(report, look),
         links(report, look, most),
-        tunnels(&moment, look, most),
+        tunnels(&moment, look, Rows::WithUrls, most),
         totals(&moment, look),
     ];
     let blocks: Vec<_> = blocks
@@ -73,23 +82,27 @@ pub(crate) fn top(moment: &Moment, notice: Option<&str>, look: Look, height: usi
     let room = height.saturating_sub(head.len() + totals.len() + 3);
     let doors = doors(report, look);
     let all_links = links(report, look, usize::MAX);
-    let all_tunnels = tunnels(moment, look, usize::MAX);
-    let needed = all_tunnels.len() + all_links.len();
+    let whole = tunnels(moment, look, Rows::WithUrls, usize::MAX);
+    let lean = tunnels(moment, look, Rows::Lean, usize::MAX);
+    let fits = |tunnels: &Vec<String>| tunnels.len() + all_links.len() <= room;
     let mut blocks = vec![head, totals];
-    if needed <= room {
-        blocks.extend([all_tunnels, all_links]);
-        if needed + 1 + doors.len() <= room {
+    if fits(&whole) {
+        let left = room - whole.len() - all_links.len();
+        blocks.extend([whole, all_links]);
+        if doors.len() < left {
             blocks.push(doors);
         }
+    } else if fits(&lean) {
+        blocks.extend([lean, all_links]);
     } else {
         // A third for the links, unless the tunnels leave more.
-        let most = (room / 3).max(room.saturating_sub(all_tunnels.len()));
+        let most = (room / 3).max(room.saturating_sub(lean.len()));
         let links = links(report, look, most);
         let rest = room.saturating_sub(links.len());
         if most >= LEAST && rest >= LEAST {
-            blocks.extend([tunnels(moment, look, rest), links]);
+            blocks.extend([tunnels(moment, look, Rows::Lean, rest), links]);
         } else {
-            blocks.push(tunnels(moment, look, room + 1));
+            blocks.push(tunnels(moment, look, Rows::Lean, room + 1));
         }
     }
     let mut lines = blocks.join(&String::new());
@@ -170,11 +183,11 @@ fn links(report: &Report, look: Look, most: usize) -> Vec<String> {
     }
     let columns = vec![
         text("AGENT"),
-        text("ADDRESS").cut(12),
+        text("ADDRESS").cut(12).leaves(1),
         number("UP").leaves(2),
         number("RTT"),
-        text("CARRIER").leaves(3),
-        number("IDLE").leaves(1),
+        text("CARRIER"),
+        number("IDLE"),
         number("BUSY"),
     ];
     let row = |link: &LinkReport| {
@@ -194,7 +207,7 @@ fn links(report: &Report, look: Look, most: usize) -> Vec<String> {
     look.table(&table, most)
 }
 
-fn tunnels(moment: &Moment, look: Look, most: usize) -> Vec<String> {
+fn tunnels(moment: &Moment, look: Look, show: Rows, most: usize) -> Vec<String> {
     let report = &moment.report;
     if report.tunnels.is_empty() {
         return look.sentence("no tunnel is open");
@@ -208,7 +221,11 @@ fn tunnels(moment: &Moment, look: Look, most: usize) -> Vec<String> {
     let row = |(at, tunnel): (usize, &TunnelReport)| {
         let rates = moment.rates.as_ref();
         let rate = rates.map(|rates| rates.tunnels.get(at).copied().unwrap_or_default());
-        tunnel_row(tunnel, rate)
+        let row = tunnel_row(tunnel, rate);
+        match show {
+            Rows::WithUrls => row,
+            Rows::Lean => Row { below: None, ..row },
+        }
     };
     let rows = report.tunnels.iter().enumerate().map(row).collect();
     let table = Table::new(columns, rows).of(report.totals.tunnels);

@@ -141,9 +141,9 @@ link  0.0.0.0:7400
 api   127.0.0.1:7401
 tcp   0.0.0.0, ports 2200-2299
 
-AGENT     ADDRESS              RTT  BUSY
-Qm3xYt1a  203.0.113.1:51…  0.41 ms     3
-Qm3xYt2a  203.0.113.2:51…        -     3
+AGENT         RTT  CARRIER  IDLE  BUSY
+Qm3xYt1a  0.41 ms  tcp         1     3
+Qm3xYt2a        -  tcp         1     3
 
 TUNNEL      NOW  FAILED      IN      OUT
 app           2       1  128 kB  45.0 MB
@@ -227,9 +227,11 @@ all doors    4     14   5.6 kB   2.0 MB
 
 TUNNEL      NOW  NEW/S     IN/S    OUT/S
 app           2     14   5.6 kB   2.0 MB
-  http://app.example.test -> http://loc…
 a-name-th…    2      0        0        0
-  tcp://a-name-that-is-long.example.tes…
+
+AGENT         RTT  CARRIER  IDLE  BUSY
+Qm3xYt1a  0.41 ms  tcp         1     3
+Qm3xYt2a        -  tcp         1     3
 ",
     );
 }
