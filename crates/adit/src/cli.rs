@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    agents, client, completions, config, edge, explain, guests, http, join, key, private, secret,
-    server, status, tcp, top, udp,
+    agents, bans, client, completions, config, edge, explain, guests, http, join, key, private,
+    secret, server, status, tcp, top, udp,
 };
 use crate::{demo, terminal};
 
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Top(top::Args),
     /// List or revoke the agents of an edge
     Agents(agents::Args),
+    /// List, speak or lift bans of addresses
+    Bans(bans::Args),
     /// Let addresses in to tunnels that take guests only
     Guests(guests::Args),
     /// Replace the edge's shared secret

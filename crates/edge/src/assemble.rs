@@ -171,6 +171,15 @@ impl Visitors {
         })
     }
 
+    fn api(&self, ground: &Ground) -> Arc<ApiDoor> {
+        Arc::new(ApiDoor {
+            metrics: Arc::clone(&ground.metrics),
+            limits: Arc::clone(&self.limits),
+            rules: Arc::clone(&self.rules),
+            ledger: Arc::clone(self.registry.ledger()),
+        })
+    }
+
     fn http(
         &self,
         config: &EdgeConfig,
@@ -226,6 +235,7 @@ pub(crate) fn parts(
     let (told, counted) = (Arc::clone(&status) as _, Arc::clone(&metrics));
     let stats = sync_stats::SyncStats::new(Arc::clone(&admission), told, counted);
     let http = visitors.http(config, ground, at, stats)?;
+    let owner = (Arc::clone(&rules), limits);
     let names = ByName::new(Arc::clone(&http));
     let https = secure::https(config, watch.as_ref(), (&http, &streams, &names))?;
     Ok(Parts {
@@ -247,13 +257,8 @@ pub(crate) fn parts(
             settings: link_settings(config, (&url_pattern, &reached), ground.workers.len()),
             next_link: AtomicU64::new(1),
         }),
-        api: Arc::new(ApiDoor {
-            metrics: Arc::clone(&metrics),
-            limits,
-            rules: Arc::clone(&rules),
-            ledger: Arc::clone(registry.ledger()),
-        }),
-        control: Control::new(Arc::clone(&admission), reached.clone(), status, rules),
+        api: visitors.api(ground),
+        control: Control::new(Arc::clone(&admission), reached.clone(), status, owner),
         registry,
         ports: [(ports, TunnelKind::Tcp), (udp_ports, TunnelKind::Udp)],
         admission,

@@ -14,6 +14,7 @@ mod words;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,10 +27,11 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use self::report::{CertificateReport, DoorReport, LinkReport, Report, Totals, TunnelReport};
-pub use self::words::{AgentInfo, NewToken, Revoked};
-use self::words::{Answer, Request, agent_infos, find_agent};
+pub use self::words::{AgentInfo, BanInfo, NewToken, Revoked};
+use self::words::{Answer, Request, agent_infos, ban_time, find_agent};
 use crate::admission::{Admission, ManageError};
 use crate::api::linger;
+use crate::limits::Limits;
 use crate::reached::Reached;
 use crate::rules::{GuestError, Rules};
 use crate::state::StateError;
@@ -42,6 +44,8 @@ const MAX_REQUEST: u64 = 16 * 1024;
 const MAX_CONNECTIONS: usize = 16;
 /// Time for a request to arrive and for its answer to be taken.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Most banned addresses that are listed.
+const MAX_BANS: usize = 10_000;
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,9 @@ pub enum ControlError {
     /// Nobody could be let in.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// Others may stand behind the address.
+    #[error("{0} is never banned: it is this machine's own, or a trusted proxy's")]
+    NeverBanned(IpAddr),
     /// The data folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -96,7 +103,9 @@ impl ControlError {
             Self::NotRunning(_) => Code::NO_EDGE_RUNNING,
             Self::Silent { .. } => Code::DATA_IN_USE,
             Self::NoSuchAgent(_) | Self::Ambiguous(_) => Code::NO_SUCH_AGENT,
-            Self::BadRequest(_) | Self::Full(_) | Self::Guest(_) => Code::USAGE,
+            Self::BadRequest(_) | Self::Full(_) | Self::Guest(_) | Self::NeverBanned(_) => {
+                Code::USAGE
+            }
             Self::Edge { code, .. } => Code::from_number(*code).unwrap_or(Code::DATA_UNREADABLE),
             Self::State(error) => error.code(),
         }
@@ -126,6 +135,7 @@ pub struct Control {
     reached: Reached,
     status: Arc<dyn Status>,
     rules: Arc<Rules>,
+    limits: Arc<Limits>,
 }
 
 impl fmt::Debug for Control {
@@ -141,13 +151,14 @@ impl Control {
         admission: Arc<Admission>,
         reached: Reached,
         status: Arc<dyn Status>,
-        rules: Arc<Rules>,
+        (rules, limits): (Arc<Rules>, Arc<Limits>),
     ) -> Arc<Self> {
         Arc::new(Self {
             admission,
             reached,
             status,
             rules,
+            limits,
         })
     }
 
@@ -189,21 +200,48 @@ impl Control {
             Request::Rotate => Answer::Join {
                 join: shared(self.admission.rotate_secret().await?),
             },
-            Request::LetIn(guest) => {
-                let time = guest.time()?;
-                let name = guest.name()?;
-                self.rules
-                    .let_in(&name, guest.address, time, Instant::now())?;
-                Answer::Guest { changed: true }
-            }
-            Request::ShutOut(guest) => {
-                let name = guest.name()?;
-                let changed = self.rules.shut_out(&name, guest.address, Instant::now())?;
-                Answer::Guest { changed }
-            }
             Request::Status => Answer::Status {
                 status: self.status.status(),
             },
+            other => return self.judge_address(other),
+        })
+    }
+
+    /// What is asked about visitors' addresses.
+    fn judge_address(&self, request: Request) -> Result<Answer, ControlError> {
+        let now = Instant::now();
+        Ok(match request {
+            Request::LetIn(guest) => {
+                let (name, time) = (guest.name()?, guest.time()?);
+                self.rules.let_in(&name, guest.address, time, now)?;
+                Answer::Guest { changed: true }
+            }
+            Request::ShutOut(guest) => {
+                let changed = self.rules.shut_out(&guest.name()?, guest.address, now)?;
+                Answer::Guest { changed }
+            }
+            Request::Ban { address, seconds } => {
+                if !self.limits.ban(address, ban_time(seconds)?, now) {
+                    return Err(ControlError::NeverBanned(address));
+                }
+                tracing::info!(%address, seconds, "banned by the owner");
+                Answer::Ban { changed: true }
+            }
+            Request::Lift { address } => {
+                let changed = self.limits.lift(address, now);
+                tracing::info!(%address, changed, "a ban was lifted by the owner");
+                Answer::Ban { changed }
+            }
+            _ => {
+                let bans = self.limits.bans(now, MAX_BANS).into_iter();
+                let shown = bans.map(|(address, left)| BanInfo {
+                    address: address.to_string(),
+                    seconds_left: left.as_secs(),
+                });
+                Answer::Bans {
+                    bans: shown.collect(),
+                }
+            }
         })
     }
 }

@@ -13,6 +13,7 @@
 //! argument.
 
 mod address;
+mod bans;
 mod table;
 mod unproved;
 
@@ -239,50 +240,6 @@ impl Limits {
             .is_some_and(|entry| self.count(entry, strike, standing, now));
         table.settle_handle(handle);
         is_ban
-    }
-
-    /// Bans an address now; `false` for one that is never banned.
-    pub fn ban(&self, address: IpAddr, length: Duration, now: Instant) -> bool {
-        let (key, standing, now) = self.read(address, now);
-        if standing != Standing::Visitor {
-            return false;
-        }
-        let mut table = self.lock(self.shard_of(key));
-        let handle = table.touch(key, now);
-        if let Some(entry) = table.get(handle) {
-            entry.banned_until = entry.banned_until.max(now.saturating_add(nanos(length)));
-            self.metrics.limits.bans.add(1);
-        }
-        table.settle_handle(handle);
-        true
-    }
-
-    /// How long `address` is banned yet.
-    #[must_use]
-    pub fn banned(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let (key, _, now) = self.read(address, now);
-        let table = self.lock(self.shard_of(key));
-        let left = table.peek(key)?.banned_until.checked_sub(now)?;
-        (left > 0).then(|| Duration::from_nanos(left))
-    }
-
-    /// Grows with each ban: who has asked whether an address is banned need not
-    /// ask again before it does. Costs a load.
-    #[must_use]
-    pub fn bans_spoken(&self) -> u64 {
-        self.metrics.limits.bans.get()
-    }
-
-    /// Whether `address` is never banned, because others may stand behind it.
-    #[must_use]
-    pub fn is_exempt(&self, address: IpAddr) -> bool {
-        self.standing(address) != Standing::Visitor
-    }
-
-    /// How long a ban lasts.
-    #[must_use]
-    pub fn ban_length(&self) -> Duration {
-        self.settings.ban
     }
 
     /// Counts the table; walks all of it, for a scrape and not for a request.

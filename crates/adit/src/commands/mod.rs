@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod agents;
+pub(crate) mod bans;
 pub(crate) mod client;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Agents(args) => agents::run(&args),
+        Command::Bans(args) => bans::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::Secret(args) => secret::run(&args),
         Command::Edge(args) => edge::run(&args),

@@ -11,3 +11,4 @@ mod units;
 
 pub(crate) use self::page::{Look, status, top};
 pub(crate) use self::rates::Moment;
+pub(crate) use self::units::span;

@@ -240,6 +240,41 @@ fn a_ban_holds_at_every_door_for_its_address_alone() {
     until_true("its links are those of before", || {
         far.metric("adit_links_open") <= links
     });
+    the_owner_lifts_and_speaks(&far);
+}
+
+/// What was banned is open again, and the other one is closed.
+fn the_owner_lifts_and_speaks(far: &Far) {
+    let ask = |words: &[&str]| {
+        let place = ["--config", "server.toml"];
+        far.lab.run(&[&["bans"], words, &place].concat())
+    };
+    let [bad, good] = ["bad", "good"].map(|end| far.end(end).address().to_string());
+    let listed = |words: &[&str]| -> Value {
+        let said = ask(&[&["list"], words].concat()).done();
+        serde_json::from_str(&said).unwrap()
+    };
+    let bans = listed(&["--json"]);
+    assert_eq!(
+        (&bans[0]["address"], &bans[1]),
+        (&bad.as_str().into(), &Value::Null)
+    );
+    assert!(ask(&["list"]).done().starts_with(&format!("{bad}  ")));
+    assert_eq!(
+        ask(&["remove", &bad]).done(),
+        format!("{bad} is banned no more")
+    );
+    assert_eq!(
+        ask(&["remove", &bad]).done(),
+        format!("{bad} was not banned")
+    );
+    let said = ask(&["add", &good, "--minutes", "5"]).done();
+    assert_eq!(said, format!("{good} is banned for 5 min"));
+    assert_eq!(far.open_to("bad"), DOORS);
+    assert_eq!(far.open_to("good"), [""; 0]);
+    ask(&["remove", &good]).done();
+    assert_eq!(ask(&["list"]).done(), "no address is banned");
+    ask(&["add", "127.0.0.1"]).refused(2, "ADIT-1001", &["127.0.0.1", "never banned"]);
 }
 
 // ----- counters

@@ -110,7 +110,7 @@ pub(super) static BAN: Key<Number> = Key::or(
     "ban_seconds",
     Number::new(1, 604_800).of("seconds"),
     "600",
-    "How long a ban lasts. A banned address begins nothing at any door: no connection, request, flow or link, no stream to a private tunnel. Datagrams of its flows are dropped; streams that are open go on.",
+    "How long a ban lasts; `adit bans` lists, speaks and lifts them. A banned address begins nothing at any door: no connection, request, flow or link, no stream to a private tunnel. Datagrams of its flows are dropped; streams that are open go on.",
 );
 pub(super) static ADDRESSES: Key<Number> = Key::or(
     "tracked_addresses",

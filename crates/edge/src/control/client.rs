@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use adit_model::{Credential, JoinString, Pin, Psk, TunnelName};
 
 use super::words::{Answer, GuestWords, Line, Request, TokenWords, agent_infos, find_agent};
-use super::{AgentInfo, ControlError, NewToken, Report, Revoked, SOCKET};
+use super::{AgentInfo, BanInfo, ControlError, NewToken, Report, Revoked, SOCKET};
 use crate::admission::{TokenWish, make_token};
 use crate::reached::Reached;
 use crate::state::folder::{open_folder, short_path};
@@ -247,6 +247,40 @@ impl Client {
         };
         match self.ask(&Request::ShutOut(words))? {
             Answer::Guest { changed } => Ok(changed),
+            _ => Err(self.strange()),
+        }
+    }
+
+    /// Who is banned, the longest first.
+    ///
+    /// # Errors
+    /// [`ControlError::NotRunning`] and others.
+    pub fn bans(&self) -> Result<Vec<BanInfo>, ControlError> {
+        match self.ask(&Request::Bans)? {
+            Answer::Bans { bans } => Ok(bans),
+            _ => Err(self.strange()),
+        }
+    }
+
+    /// Bans an address for so long.
+    ///
+    /// # Errors
+    /// [`ControlError::NeverBanned`]'s words and others.
+    pub fn ban(&self, address: IpAddr, time: Duration) -> Result<(), ControlError> {
+        let seconds = time.as_secs();
+        match self.ask(&Request::Ban { address, seconds })? {
+            Answer::Ban { .. } => Ok(()),
+            _ => Err(self.strange()),
+        }
+    }
+
+    /// Lifts a ban; false when there was none.
+    ///
+    /// # Errors
+    /// As [`Client::bans`].
+    pub fn lift(&self, address: IpAddr) -> Result<bool, ControlError> {
+        match self.ask(&Request::Lift { address })? {
+            Answer::Ban { changed } => Ok(changed),
             _ => Err(self.strange()),
         }
     }

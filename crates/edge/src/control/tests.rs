@@ -34,7 +34,14 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
         Instant::now(),
     );
     let clock = Arc::new(SystemClock);
-    let admission = Admission::new(settings, Arc::new(store), &seen, limits, metrics, clock);
+    let admission = Admission::new(
+        settings,
+        Arc::new(store),
+        &seen,
+        Arc::clone(&limits),
+        metrics,
+        clock,
+    );
     let admission = Arc::new(admission.unwrap());
     let tasks = Tasks::new();
     let reached = Reached {
@@ -51,7 +58,7 @@ fn start(data: &Path, settings: AdmissionSettings) -> World {
         Arc::clone(&admission),
         reached,
         Arc::new(Said),
-        Arc::new(rules),
+        (Arc::new(rules), limits),
     );
     listen(&tasks, control).unwrap();
     World { admission, tasks }
@@ -273,5 +280,30 @@ async fn guests_are_let_in_and_out() {
         refused.to_string().contains("guests_only = true"),
         "{refused}"
     );
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn bans_are_spoken_listed_and_lifted() {
+    let data = TempDir::new().unwrap();
+    let world = start(data.path(), AdmissionSettings::default());
+    let place = place(data.path());
+    let (one, own) = ("2001:db8::7".parse().unwrap(), "127.0.0.1".parse().unwrap());
+    let answered = tokio::task::spawn_blocking(move || {
+        let client = Client::open(place, false).unwrap();
+        assert_eq!(client.bans().unwrap(), []);
+        client.ban(one, Duration::from_secs(3600)).unwrap();
+        let bans = client.bans().unwrap();
+        assert_eq!(bans.len(), 1);
+        assert_eq!(bans[0].address, "2001:db8::/64");
+        assert!((3500..=3600).contains(&bans[0].seconds_left), "{bans:?}");
+        assert!(client.lift(one).unwrap());
+        assert!(!client.lift(one).unwrap());
+        let never = client.ban(own, Duration::from_secs(60)).unwrap_err();
+        (never, client.ban(one, Duration::ZERO).unwrap_err())
+    });
+    let (never, short) = answered.await.unwrap();
+    assert!(never.to_string().contains("never banned"), "{never}");
+    assert!(short.to_string().contains("366 days"), "{short}");
     world.tasks.close(Duration::from_secs(5)).await;
 }

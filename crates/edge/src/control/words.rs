@@ -28,6 +28,9 @@ pub(super) enum Request {
     Status,
     LetIn(GuestWords),
     ShutOut(GuestWords),
+    Bans,
+    Ban { address: IpAddr, seconds: u64 },
+    Lift { address: IpAddr },
 }
 
 /// An address and a tunnel, as they are sent.
@@ -37,6 +40,18 @@ pub(super) struct GuestWords {
     pub(super) address: IpAddr,
     #[serde(default)]
     pub(super) seconds: u64,
+}
+
+/// Most seconds of a ban: a year.
+const MAX_BAN: u64 = 366 * 24 * 3600;
+
+/// How long a ban shall last.
+pub(super) fn ban_time(seconds: u64) -> Result<Duration, ControlError> {
+    if !(1..=MAX_BAN).contains(&seconds) {
+        let problem = "an address is banned for 1 second to 366 days".to_owned();
+        return Err(ControlError::BadRequest(problem));
+    }
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Most seconds for which an address is let in: a day.
@@ -121,6 +136,13 @@ pub(super) enum Answer {
     Guest {
         changed: bool,
     },
+    Bans {
+        bans: Vec<BanInfo>,
+    },
+    /// Whether something has changed.
+    Ban {
+        changed: bool,
+    },
 }
 
 /// The line of an answer.
@@ -159,6 +181,15 @@ impl std::fmt::Debug for NewToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "NewToken({}, hidden)", self.id)
     }
+}
+
+/// A banned address as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanInfo {
+    /// The address; of IPv6 the /64.
+    pub address: String,
+    /// Seconds to the end of the ban.
+    pub seconds_left: u64,
 }
 
 /// An enrolled agent as it is shown.

@@ -1,6 +1,7 @@
 //! What counts as one address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One visitor as the limits see it: an IPv4 address, or the /64 of an IPv6
 /// address, because a /64 is what a single subscriber is given and may choose
@@ -24,6 +25,15 @@ impl AddressKey {
     }
 }
 
+impl fmt::Display for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(bits) => Ipv4Addr::from_bits(*bits).fmt(f),
+            Self::V6(upper) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(*upper) << 64)),
+        }
+    }
+}
+
 fn upper_half(address: Ipv6Addr) -> u64 {
     let [a, b, c, d, ..] = address.segments();
     u64::from(a) << 48 | u64::from(b) << 32 | u64::from(c) << 16 | u64::from(d)
@@ -35,6 +45,12 @@ mod tests {
 
     fn key(text: &str) -> AddressKey {
         AddressKey::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn it_is_shown_as_what_it_stands_for() {
+        assert_eq!(key("::ffff:192.0.2.1").to_string(), "192.0.2.1");
+        assert_eq!(key("2001:db8:1:2::9").to_string(), "2001:db8:1:2::/64");
     }
 
     #[test]

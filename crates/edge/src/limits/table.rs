@@ -145,6 +145,14 @@ impl Shard {
         self.entries.iter().filter(is_banned).count()
     }
 
+    /// Who is banned at `now`, and how long yet.
+    pub(super) fn bans(&self, now: u64) -> Vec<(AddressKey, u64)> {
+        let left = |entry: &Entry| entry.banned_until.checked_sub(now).filter(|left| *left > 0);
+        let bans = self.entries.iter();
+        bans.filter_map(|entry| Some((entry.key, left(entry)?)))
+            .collect()
+    }
+
     fn handle(&self, slot: u32) -> Handle {
         let generation = self.entries[slot as usize].generation;
         Handle { slot, generation }

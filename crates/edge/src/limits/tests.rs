@@ -206,3 +206,35 @@ fn permits_survive_that_their_entry_is_given_away() {
         .sum();
     assert_eq!(left, 0);
 }
+
+#[test]
+fn the_owner_bans_lists_and_lifts() {
+    let (limits, now) = limits(|s| {
+        s.proofs = Threshold {
+            count: 2,
+            within: seconds(60),
+        };
+        s.ban = seconds(600);
+    });
+    let (one, two) = (ip("192.0.2.1"), ip("2001:db8::1"));
+    assert!(limits.ban(one, seconds(60), now));
+    assert!(!limits.ban(ip("127.0.0.1"), seconds(60), now));
+    limits.strike(two, Strike::Proof, now);
+    assert!(limits.strike(two, Strike::Proof, now));
+    let shown = |at, most| -> Vec<_> {
+        let bans = limits.bans(at, most);
+        let bans = bans.iter();
+        bans.map(|(key, left)| (key.to_string(), left.as_secs()))
+            .collect()
+    };
+    let (v4, v6) = ("192.0.2.1".to_owned(), "2001:db8::/64".to_owned());
+    assert_eq!(shown(now, 10), [(v6.clone(), 600), (v4, 60)]);
+    assert_eq!(shown(now, 1), [(v6.clone(), 600)]);
+    assert_eq!(shown(now + seconds(60), 10), [(v6, 540)]);
+    assert!(limits.lift(two, now));
+    assert!(!limits.lift(two, now) && !limits.lift(ip("192.0.2.9"), now));
+    assert!(limits.connect(two, now).is_ok());
+    // What led to it is forgotten.
+    assert!(!limits.strike(two, Strike::Proof, now));
+    assert_eq!(limits.census(now).banned, 1);
+}
