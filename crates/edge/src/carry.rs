@@ -4,26 +4,18 @@
 //! Reads go straight into the stream's own buffer, and answers are written
 //! from it. While nothing flows no buffer is held at all.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use adit_link::{Fill, Stream};
-use tokio::time::{Instant, Sleep, sleep};
 
-use crate::rules::{Pace, Rule};
+use crate::rules::{Paces, Rule, Way};
 use crate::visitor::Visitor;
+use crate::ways::{HalfTime, TURN, others_first};
 
 /// Read sizes: for keystrokes and for bulk.
 const SMALL: usize = 4 * 1024;
 const LARGE: usize = 64 * 1024;
-/// Bytes that one poll may move each way before other tasks have their turn.
-const TURN: usize = 512 * 1024;
-
-/// How long one direction may be silent after the other has ended.
-const HALF_TIME: Duration = Duration::from_secs(300);
 
 /// Which side did not end in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +40,8 @@ pub(crate) struct Carry {
     read_size: usize,
     up_ended: bool,
     down_ended: bool,
-    /// At most one for the tunnel and one for its agent.
-    paces: Vec<Pace>,
-    /// Runs while one direction alone has ended, with the bytes of its start.
-    half: Option<(Pin<Box<Sleep>>, u64)>,
+    paces: Paces,
+    half: HalfTime,
     /// Bytes from the visitor.
     pub(crate) received: u64,
     /// Bytes to the visitor.
@@ -65,19 +55,18 @@ impl Carry {
             read_size: SMALL,
             up_ended: false,
             down_ended: false,
-            paces: Vec::new(),
-            half: None,
+            paces: Paces::default(),
+            half: HalfTime::default(),
             received: 0,
             sent: 0,
         }
     }
 
-    /// No faster than this rule allows, too; what has moved already counts.
-    pub(crate) fn paced(mut self, rule: Option<Arc<Rule>>) -> Self {
-        if let Some(pace) = rule.and_then(Pace::new) {
-            pace.moved_up(usize::try_from(self.received).unwrap_or(usize::MAX));
-            self.paces.push(pace);
-        }
+    /// No faster than these rules allow; what has moved already counts.
+    pub(crate) fn paced(mut self, rules: [Option<Arc<Rule>>; 2]) -> Self {
+        self.paces = Paces::new(rules.into_iter().flatten());
+        let received = usize::try_from(self.received).unwrap_or(usize::MAX);
+        self.paces.moved(Way::Up, received);
         self
     }
 
@@ -90,9 +79,7 @@ impl Carry {
     pub(crate) fn lead(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
         let count = self.stream.write(bytes).map_err(|_| Broken::Backend)?;
         self.received += count as u64;
-        for pace in &self.paces {
-            pace.moved_up(count);
-        }
+        self.paces.moved(Way::Up, count);
         Ok(count)
     }
 
@@ -133,14 +120,7 @@ impl Carry {
             return Poll::Ready(Err(Broken::Backend));
         }
         let moved = self.received + self.sent;
-        let (timer, since) = self
-            .half
-            .get_or_insert_with(|| (Box::pin(sleep(HALF_TIME)), moved));
-        if *since != moved {
-            timer.as_mut().reset(Instant::now() + HALF_TIME);
-            *since = moved;
-        }
-        timer.as_mut().poll(cx).map(|()| Err(Broken::Visitor))
+        self.half.poll(cx, moved).map(|()| Err(Broken::Visitor))
     }
 
     /// Visitor to backend; ready when that direction has ended.
@@ -166,14 +146,10 @@ impl Carry {
                 Poll::Ready(Err(_)) => return Err(Broken::Visitor),
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            let mut most = self.read_size;
-            for pace in &mut self.paces {
-                match pace.poll_up(cx) {
-                    Poll::Ready(ready) => most = most.min(ready),
-                    Poll::Pending => return Ok(Poll::Pending),
-                }
-            }
-            let room = self.stream.spare(most);
+            let Poll::Ready(most) = self.paces.poll(cx, Way::Up) else {
+                return Ok(Poll::Pending);
+            };
+            let room = self.stream.spare(self.read_size.min(most));
             let full = room.len();
             match visitor.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => {}
@@ -181,9 +157,7 @@ impl Carry {
                     self.read_size = if count == full { LARGE } else { SMALL };
                     self.received += count as u64;
                     turn = turn.saturating_sub(count);
-                    for pace in &self.paces {
-                        pace.moved_up(count);
-                    }
+                    self.paces.moved(Way::Up, count);
                     self.stream.commit(count).map_err(|_| Broken::Backend)?;
                 }
                 Poll::Ready(Err(_)) => return Err(Broken::Visitor),
@@ -210,14 +184,12 @@ impl Carry {
             if turn == 0 {
                 return Ok(others_first(cx));
             }
-            let mut buffer = self.stream.buffer();
+            let buffer = self.stream.buffer();
             if !buffer.is_empty() {
-                for pace in &mut self.paces {
-                    let Poll::Ready(most) = pace.poll_down(cx) else {
-                        return Ok(Poll::Pending);
-                    };
-                    buffer = buffer.get(..most).unwrap_or(buffer);
-                }
+                let Poll::Ready(most) = self.paces.poll(cx, Way::Down) else {
+                    return Ok(Poll::Pending);
+                };
+                let buffer = buffer.get(..most).unwrap_or(buffer);
                 let Poll::Ready(written) = visitor.poll_write(cx, buffer, b"") else {
                     return Ok(Poll::Pending);
                 };
@@ -225,9 +197,7 @@ impl Carry {
                 self.stream.consume(count);
                 self.sent += count as u64;
                 turn = turn.saturating_sub(count);
-                for pace in &self.paces {
-                    pace.moved_down(count);
-                }
+                self.paces.moved(Way::Down, count);
                 continue;
             }
             match self.stream.poll_fill(cx) {
@@ -245,11 +215,4 @@ impl Carry {
             }
         }
     }
-}
-
-/// The task goes on after others have had their turn: one visitor's flow must
-/// not hold up the heartbeats of the links that share its worker.
-fn others_first(cx: &Context<'_>) -> Poll<()> {
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }

@@ -48,6 +48,7 @@ pub mod transport;
 mod tunnels;
 mod udp;
 mod visitor;
+mod ways;
 mod websocket;
 
 pub use reached::Reached;

@@ -6,10 +6,8 @@
 //! on unread: the two agents have sealed them between each other.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use adit_link::edge::{EdgeLink, OpenError};
 use adit_link::tasks::Tasks;
@@ -17,21 +15,19 @@ use adit_link::{Asked, Channel, Stream, StreamError};
 use adit_model::TunnelName;
 use adit_wire::{Delivered, ResetReason, TunnelKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::access::{AccessLog, Told};
-use crate::backend::{Backend, BackendId, Serving};
+use crate::backend::{Backend, Serving};
 use crate::carry::Broken;
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
-use crate::registry::{Picked, Registry};
+use crate::registry::Registry;
 use crate::relay::{Relay, Side};
-use crate::rules::{Rule, Rules, Visit};
+use crate::rules::{Rule, Rules, Visit, enter};
 
 /// Most backends that one stream is tried on.
 const MAX_TRIES: usize = 4;
-/// How long a forwarder waits for an agent that is on its way back.
-const WAIT_TIME: Duration = Duration::from_secs(5);
 
 /// What all streams between agents share.
 pub(crate) struct PrivateDoor {
@@ -125,9 +121,7 @@ impl PrivateDoor {
             ResetReason::TooMany
         })?;
         let mut enter = |rule: Option<&Arc<Rule>>| {
-            let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
-            visit.map_err(|refused| {
-                self.metrics.limits.by_rule.of(refused).add(1);
+            enter(rule, ip, &self.metrics.limits.by_rule).map_err(|refused| {
                 told.fault(refused.to_string());
                 ResetReason::TooMany
             })
@@ -159,20 +153,14 @@ impl PrivateDoor {
         let facts = link.facts();
         let (mut tried, mut offers) = (Vec::new(), 0);
         while offers < MAX_TRIES {
-            let Some(backend) = self.pick(name, &tried).await else {
-                break;
-            };
+            let next = self.registry.next(TunnelKind::Private, name, &tried);
+            let Some(backend) = next.await else { break };
             tried.push(backend.id());
             let alone = !self.registry.has_other(name, &tried);
-            let now = Instant::now().into_std();
             let rule = other_than(own, backend.agent_rule());
-            let entered = rule.map(|rule| rule.enter(facts.peer.ip(), now));
-            let agent_visit = match entered.transpose() {
-                Ok(visit) => visit,
-                Err(refused) => {
-                    self.metrics.limits.by_rule.of(refused).add(1);
-                    continue;
-                }
+            let refusals = &self.metrics.limits.by_rule;
+            let Ok(agent_visit) = enter(rule, facts.peer.ip(), refusals) else {
+                continue;
             };
             offers += 1;
             let offered = async {
@@ -193,23 +181,6 @@ impl PrivateDoor {
             }
         }
         Err(ResetReason::TargetUnreachable)
-    }
-
-    /// The next backend; waits for the first one, when the name is kept for an
-    /// agent that lost its link.
-    async fn pick(&self, name: &TunnelName, tried: &[BackendId]) -> Option<Arc<Backend>> {
-        let until = Instant::now() + WAIT_TIME;
-        loop {
-            let mut opened = pin!(self.registry.next_opened());
-            opened.as_mut().enable();
-            match self.registry.pick(TunnelKind::Private, name, tried) {
-                Picked::Backend(backend) => return Some(backend),
-                Picked::Empty if tried.is_empty() => {
-                    timeout_at(until, opened).await.ok()?;
-                }
-                Picked::Empty | Picked::Unknown => return None,
-            }
-        }
     }
 
     fn failed(&self, backend: &Backend, how: BackendFailure) {

@@ -2,20 +2,15 @@
 //! its own. What they say to each other is sealed; the edge counts it and
 //! keeps to the owner's pace.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use adit_link::{Fill, Stream, StreamError};
 use adit_wire::ResetReason;
-use tokio::time::{Instant, Sleep, sleep};
 
-use crate::rules::{Pace, Rule};
+use crate::rules::{Paces, Rule, Way};
+use crate::ways::{HalfTime, TURN, others_first};
 
-/// How long one direction may be silent after the other has ended.
-const HALF_TIME: Duration = Duration::from_secs(300);
 /// Most bytes that are handed on at once.
 const MOST: usize = 64 * 1024;
 
@@ -43,12 +38,6 @@ impl Side {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Up,
-    Down,
-}
-
 /// Two streams and what has moved between them.
 pub(crate) struct Relay {
     pub(crate) forwarder: Stream,
@@ -56,9 +45,8 @@ pub(crate) struct Relay {
     /// Ended: up, down.
     ended: [bool; 2],
     /// At most one for the tunnel and one for each of its agents.
-    paces: Vec<Pace>,
-    /// Runs while one direction alone has ended, with the bytes of its start.
-    half: Option<(Pin<Box<Sleep>>, u64)>,
+    paces: Paces,
+    half: HalfTime,
     /// Bytes from the forwarder.
     pub(crate) received: u64,
     /// Bytes to the forwarder.
@@ -71,8 +59,8 @@ impl Relay {
             forwarder,
             target,
             ended: [false; 2],
-            paces: Vec::new(),
-            half: None,
+            paces: Paces::default(),
+            half: HalfTime::default(),
             received: 0,
             sent: 0,
         }
@@ -80,7 +68,7 @@ impl Relay {
 
     /// No faster than this rule allows, too.
     pub(crate) fn paced(mut self, rule: Option<Arc<Rule>>) -> Self {
-        self.paces.extend(rule.and_then(Pace::new));
+        self.paces.add(rule);
         self
     }
 
@@ -117,18 +105,11 @@ impl Relay {
             return Poll::Ready(Err(Side::Target.broke(&error)));
         }
         let moved = self.received + self.sent;
-        let (timer, since) = self
-            .half
-            .get_or_insert_with(|| (Box::pin(sleep(HALF_TIME)), moved));
-        if *since != moved {
-            timer.as_mut().reset(Instant::now() + HALF_TIME);
-            *since = moved;
-        }
         let timed_out = Broken {
             side: Side::Forwarder,
             reason: ResetReason::Timeout,
         };
-        timer.as_mut().poll(cx).map(|()| Err(timed_out))
+        self.half.poll(cx, moved).map(|()| Err(timed_out))
     }
 
     /// One direction; ready when it has ended and its end is sent.
@@ -151,6 +132,7 @@ impl Relay {
             Way::Up => (Side::Forwarder, Side::Target),
             Way::Down => (Side::Target, Side::Forwarder),
         };
+        let mut turn = TURN;
         loop {
             match to.poll_flush(cx) {
                 Poll::Ready(Ok(())) if *ended => return Ok(Poll::Ready(())),
@@ -158,28 +140,21 @@ impl Relay {
                 Poll::Ready(Err(error)) => return Err(far.broke(&error)),
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            let mut most = from.buffer().len().min(MOST);
+            if turn == 0 {
+                return Ok(others_first(cx));
+            }
+            let most = from.buffer().len().min(MOST);
             if most > 0 {
-                for pace in &mut self.paces {
-                    let ready = match way {
-                        Way::Up => pace.poll_up(cx),
-                        Way::Down => pace.poll_down(cx),
-                    };
-                    let Poll::Ready(bytes) = ready else {
-                        return Ok(Poll::Pending);
-                    };
-                    most = most.min(bytes);
-                }
+                let Poll::Ready(ready) = self.paces.poll(cx, way) else {
+                    return Ok(Poll::Pending);
+                };
+                let most = most.min(ready);
                 let bytes = from.buffer().get(..most).unwrap_or_default();
                 let count = to.write(bytes).map_err(|error| far.broke(&error))?;
                 from.consume(count);
                 *moved += count as u64;
-                for pace in &self.paces {
-                    match way {
-                        Way::Up => pace.moved_up(count),
-                        Way::Down => pace.moved_down(count),
-                    }
-                }
+                turn = turn.saturating_sub(count);
+                self.paces.moved(way, count);
                 continue;
             }
             match from.poll_fill(cx) {

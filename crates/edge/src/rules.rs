@@ -21,9 +21,9 @@ use adit_model::{PortRanges, PublicKey, TunnelName};
 use ipnet::IpNet;
 
 use self::bucket::Bucket;
-pub(crate) use self::pace::Pace;
+pub(crate) use self::pace::{Paces, Way};
 use crate::limits::AddressKey;
-use crate::metrics::kinds::labels;
+use crate::metrics::kinds::{Family, labels};
 
 /// Most addresses that are let in to one tunnel at a time.
 pub(crate) const MAX_GUESTS: usize = 4096;
@@ -227,6 +227,20 @@ impl Now {
         self.due = Some(next);
         Ok(())
     }
+}
+
+/// Counts a visitor in by a rule, where there is one; a refusal is counted too.
+///
+/// # Errors
+/// See [`Rule::enter`].
+pub(crate) fn enter(
+    rule: Option<&Arc<Rule>>,
+    ip: IpAddr,
+    refusals: &Family<Refused>,
+) -> Result<Option<Visit>, Refused> {
+    let now = tokio::time::Instant::now().into_std();
+    let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
+    visit.inspect_err(|refused| refusals.of(*refused).add(1))
 }
 
 /// Why nobody could be let in to a tunnel.

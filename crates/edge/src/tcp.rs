@@ -26,7 +26,7 @@ use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics, TcpRefusal};
 use crate::registry::Registry;
-use crate::rules::{Rules, Visit};
+use crate::rules::{Rules, Visit, enter};
 use crate::sni::{ByName, NoName};
 use crate::visitor::Visitor;
 
@@ -153,12 +153,10 @@ impl TcpDoor {
         let (name, now) = (wish.name.clone(), Instant::now().into_std());
         let mut told = Told::begin(self.log.as_ref(), (wish.kind, &name), peer.ip(), None);
         let rule = self.rules.of(&name, now);
-        let entered = rule.as_ref().map(|rule| rule.enter(peer.ip(), now));
-        let visit = match entered.transpose() {
+        let visit = match enter(rule.as_ref(), peer.ip(), &self.metrics.limits.by_rule) {
             Ok(visit) => visit,
             Err(refused) => {
                 tracing::debug!(%peer, %name, %refused, "visitor was turned away");
-                self.metrics.limits.by_rule.of(refused).add(1);
                 told.fault(refused.to_string());
                 return None;
             }
@@ -174,7 +172,7 @@ impl TcpDoor {
         };
         let (backend, carry, agent_visit) = begun;
         told.taken(&backend);
-        let carry = carry.paced(rule).paced(backend.agent_rule().cloned());
+        let carry = carry.paced([rule, backend.agent_rule().cloned()]);
         Some(Taken {
             backend,
             carry,
@@ -203,16 +201,9 @@ impl TcpDoor {
             let backend = next.await.ok_or(None)?;
             tried.push(backend.id());
             let alone = !self.registry.has_other(&name, &tried);
-            let entered = backend.agent_rule().map(|rule| {
-                let now = Instant::now().into_std();
-                rule.enter(peer.ip(), now)
-            });
-            let agent_visit = match entered.transpose() {
-                Ok(visit) => visit,
-                Err(refused) => {
-                    self.metrics.limits.by_rule.of(refused).add(1);
-                    continue;
-                }
+            let refusals = &self.metrics.limits.by_rule;
+            let Ok(agent_visit) = enter(backend.agent_rule(), peer.ip(), refusals) else {
+                continue;
             };
             offers += 1;
             let stream = match backend.open(peer, door, alone).await {

@@ -15,6 +15,7 @@ use super::pump::{COPY, End, Exchange, Facts, Fail, GATHER, malformed, put_chunk
 use super::record::Fault;
 use super::respond::date;
 use super::rewrite::{origins, visitor_origin};
+use crate::rules::Way;
 use crate::visitor::Visitor;
 
 /// Interim answers that one request may get.
@@ -329,9 +330,7 @@ impl Exchange {
             let count = written.map_err(|_| Fail::Visitor)?;
             self.taking.moved(count);
             self.silent = None;
-            for pace in &self.paces {
-                pace.moved_down(count);
-            }
+            self.paces.moved(Way::Down, count);
             work.draft.sent += count as u64;
             let from_out = count.min(work.out.pending().len());
             work.out.advance(from_out);
@@ -350,16 +349,12 @@ impl Exchange {
     /// How much the owner's rules let through to the visitor now; with `None`
     /// the task is woken when it is some.
     fn poll_pace_down(&mut self, cx: &mut Context<'_>) -> Option<usize> {
-        let mut most = usize::MAX;
-        self.resting = true;
-        for pace in &mut self.paces {
-            match pace.poll_down(cx) {
-                Poll::Ready(ready) => most = most.min(ready),
-                Poll::Pending => return None,
-            }
+        let ready = self.paces.poll(cx, Way::Down);
+        self.resting = ready.is_pending();
+        match ready {
+            Poll::Ready(most) => Some(most),
+            Poll::Pending => None,
         }
-        self.resting = false;
-        Some(most)
     }
 
     /// Waits for the owner's rules; what was written before goes out.

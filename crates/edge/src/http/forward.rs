@@ -27,7 +27,7 @@ use super::server::{Connection, Then};
 use crate::backend::{Backend, BackendError, Serving};
 use crate::metrics::{BackendFailure, HttpRefusal};
 use crate::registry::Picked;
-use crate::rules::Refused;
+use crate::rules::{Refused, enter};
 
 /// Most backends that one request is tried on.
 const MAX_TRIES: usize = 4;
@@ -80,11 +80,10 @@ impl Connection {
                 }
                 _ => break self.no_backend(work, &attempt, stop),
             };
-            if work.visit.is_none()
-                && let Some(rule) = backend.rule()
-            {
-                match rule.enter(work.draft.client, Instant::now().into_std()) {
-                    Ok(visit) => work.visit = Some(visit),
+            if work.visit.is_none() {
+                let refusals = &self.door.parts.metrics.limits.by_rule;
+                match enter(backend.rule(), work.draft.client, refusals) {
+                    Ok(visit) => work.visit = visit,
                     Err(refused) => break self.turned_away(work, refused, stop),
                 }
             }
@@ -385,16 +384,13 @@ impl Connection {
     /// that takes no more and another backend has to be found.
     fn agent_takes(&self, work: &mut Work, backend: &Backend, attempt: &mut Attempt) -> bool {
         work.agent_visit = None;
-        let Some(rule) = backend.agent_rule() else {
-            return true;
-        };
-        match rule.enter(work.draft.client, Instant::now().into_std()) {
+        let refusals = &self.door.parts.metrics.limits.by_rule;
+        match enter(backend.agent_rule(), work.draft.client, refusals) {
             Ok(visit) => {
-                work.agent_visit = Some(visit);
+                work.agent_visit = visit;
                 true
             }
             Err(refused) => {
-                self.door.parts.metrics.limits.by_rule.of(refused).add(1);
                 work.draft.fault = Some(Fault::Other(format!("agent's rule: {refused}")));
                 work.tried.push(backend.id());
                 attempt.failure = Some(503);
@@ -405,7 +401,6 @@ impl Connection {
 
     fn turned_away(&self, work: &mut Work, refused: Refused, stop: &CancellationToken) -> Reply {
         let metrics = &self.door.parts.metrics;
-        metrics.limits.by_rule.of(refused).add(1);
         metrics.http.refused.of(HttpRefusal::Limited).add(1);
         work.draft.fault = Some(Fault::Other(refused.to_string()));
         let (status, extra) = match refused {

@@ -28,7 +28,7 @@ use super::up::Up;
 use super::visitor::Peer;
 use crate::backend::Backend;
 use crate::metrics::{BackendFailure, HttpRefusal};
-use crate::rules::Pace;
+use crate::rules::Paces;
 use crate::visitor::Visitor;
 
 /// Bytes that are gathered before a write.
@@ -116,8 +116,7 @@ pub(super) struct Exchange {
     pub(super) taking: Rate,
     /// Since when the visitor, of which no more is heard, got nothing.
     pub(super) silent: Option<Instant>,
-    /// At most one for the tunnel and one for its agent; none takes no memory.
-    pub(super) paces: Vec<Pace>,
+    pub(super) paces: Paces,
     /// The answer waits for them.
     pub(super) resting: bool,
 }
@@ -292,10 +291,9 @@ impl Exchange {
 }
 
 /// What the owner's rules for the tunnel and for its agent say of bytes.
-fn paces(backend: &Backend) -> Vec<Pace> {
+fn paces(backend: &Backend) -> Paces {
     let rules = [backend.rule(), backend.agent_rule()];
-    let rules = rules.into_iter().flatten().cloned();
-    rules.filter_map(Pace::new).collect()
+    Paces::new(rules.into_iter().flatten().cloned())
 }
 
 /// The backend's answer is no HTTP that could be passed on.

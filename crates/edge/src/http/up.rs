@@ -11,6 +11,7 @@ use super::pump::{COPY, Exchange, Facts, Fail, GATHER, put_chunk};
 use super::rate::Rate;
 use super::record::Fault;
 use crate::metrics::HttpRefusal;
+use crate::rules::Way;
 use crate::visitor::Visitor;
 
 /// Where the request stands.
@@ -176,16 +177,13 @@ impl Exchange {
     /// How much of the body the owner's rules let through now; with none the
     /// task is woken when it is more.
     fn poll_pace_up(&mut self, cx: &mut Context<'_>) -> usize {
-        let mut most = usize::MAX;
-        if !self.up.body.is_done() {
-            for pace in &mut self.paces {
-                match pace.poll_up(cx) {
-                    Poll::Ready(ready) => most = most.min(ready),
-                    Poll::Pending => return 0,
-                }
-            }
+        if self.up.body.is_done() {
+            return usize::MAX;
         }
-        most
+        match self.paces.poll(cx, Way::Up) {
+            Poll::Ready(most) => most,
+            Poll::Pending => 0,
+        }
     }
 
     /// Hands over the head and what is here of the body, not much more of it
@@ -276,7 +274,7 @@ impl Exchange {
             *most = most.saturating_sub(step.consumed);
             work.draft.received += step.consumed as u64;
             work.input.advance(step.consumed);
-            self.moved_up(step.consumed);
+            self.paces.moved(Way::Up, step.consumed);
         }
         Ok(())
     }
@@ -288,13 +286,7 @@ impl Exchange {
         self.up.count(count)?;
         work.input.advance(count);
         work.draft.received += count as u64;
-        self.moved_up(count);
+        self.paces.moved(Way::Up, count);
         Ok(())
-    }
-
-    fn moved_up(&self, count: usize) {
-        for pace in &self.paces {
-            pace.moved_up(count);
-        }
     }
 }

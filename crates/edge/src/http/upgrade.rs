@@ -25,9 +25,8 @@ impl Connection {
         http.upgrades.add(1);
         let _open = http.upgraded.hold();
         http.active.down();
-        let mut upgraded = Carry::new(stream)
-            .paced(backend.rule().cloned())
-            .paced(backend.agent_rule().cloned());
+        let rules = [backend.rule().cloned(), backend.agent_rule().cloned()];
+        let mut upgraded = Carry::new(stream).paced(rules);
         let visitor = &mut self.visitor;
         let before = (work.draft.received, work.draft.sent);
         let mut end = poll_fn(|cx| poll_leftover(cx, &mut upgraded, work)).await;

@@ -1,4 +1,4 @@
-//! One visitor's share of what a rule lets through.
+//! One visitor's share of what rules let through.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,54 +9,74 @@ use tokio::time::{Instant, Sleep};
 
 use super::{Bucket, Rule};
 
-const UP: usize = 0;
-const DOWN: usize = 1;
+/// One direction of a visitor's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the visitor.
+    Up,
+    /// To the visitor.
+    Down,
+}
 
-/// Waits for both directions of one visitor, each on its own.
+/// What the rules that one visitor is under say of bytes: at most one for the
+/// tunnel and one for each agent. None takes no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Paces(Vec<Pace>);
+
+impl Paces {
+    pub(crate) fn new(rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
+        Self(rules.into_iter().filter_map(Pace::new).collect())
+    }
+
+    /// One rule more, where there is one.
+    pub(crate) fn add(&mut self, rule: Option<Arc<Rule>>) {
+        self.0.extend(rule.and_then(Pace::new));
+    }
+
+    /// Bytes that may move now, more than none.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, way: Way) -> Poll<usize> {
+        let mut most = usize::MAX;
+        for pace in &mut self.0 {
+            most = most.min(ready!(pace.poll(cx, way)));
+        }
+        Poll::Ready(most)
+    }
+
+    /// So many have moved.
+    pub(crate) fn moved(&self, way: Way, bytes: usize) {
+        for pace in &self.0 {
+            if let Some(bucket) = pace.bucket(way) {
+                bucket.spend(bytes, Instant::now().into_std());
+            }
+        }
+    }
+}
+
+/// Waits for both directions by one rule, each on its own.
 #[derive(Debug)]
-pub(crate) struct Pace {
+struct Pace {
     rule: Arc<Rule>,
     timers: [Option<Pin<Box<Sleep>>>; 2],
 }
 
 impl Pace {
     /// `None` where the rule says nothing of bytes.
-    pub(crate) fn new(rule: Arc<Rule>) -> Option<Self> {
+    fn new(rule: Arc<Rule>) -> Option<Self> {
         rule.bytes.is_some().then(|| Self {
             rule,
             timers: [None, None],
         })
     }
 
-    /// Bytes that may be read from the visitor now, more than none.
-    pub(crate) fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        self.poll(cx, UP)
+    fn bucket(&self, way: Way) -> Option<&Bucket> {
+        let [up, down] = self.rule.bytes.as_ref()?;
+        Some(match way {
+            Way::Up => up,
+            Way::Down => down,
+        })
     }
 
-    /// Bytes that may be written to the visitor now, more than none.
-    pub(crate) fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        self.poll(cx, DOWN)
-    }
-
-    pub(crate) fn moved_up(&self, bytes: usize) {
-        self.spend(UP, bytes);
-    }
-
-    pub(crate) fn moved_down(&self, bytes: usize) {
-        self.spend(DOWN, bytes);
-    }
-
-    fn bucket(&self, way: usize) -> Option<&Bucket> {
-        self.rule.bytes.as_ref()?.get(way)
-    }
-
-    fn spend(&self, way: usize, bytes: usize) {
-        if let Some(bucket) = self.bucket(way) {
-            bucket.spend(bytes, Instant::now().into_std());
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, way: usize) -> Poll<usize> {
+    fn poll(&mut self, cx: &mut Context<'_>, way: Way) -> Poll<usize> {
         loop {
             let now = Instant::now();
             let wait = match self.bucket(way).map(|bucket| bucket.ready(now.into_std())) {
@@ -64,8 +84,10 @@ impl Pace {
                 Some(Ok(bytes)) => return Poll::Ready(bytes.max(1)),
                 Some(Err(wait)) => wait,
             };
-            let Some(timer) = self.timers.get_mut(way) else {
-                return Poll::Ready(usize::MAX);
+            let [up, down] = &mut self.timers;
+            let timer = match way {
+                Way::Up => up,
+                Way::Down => down,
             };
             let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
             if sleep.is_elapsed() {

@@ -28,7 +28,7 @@ use crate::access::Told;
 use crate::backend::{Backend, Serving};
 use crate::carry::Broken;
 use crate::metrics::{BackendFailure, Direction, UdpDrop};
-use crate::rules::{Pace, Rule, Visit};
+use crate::rules::{Paces, Rule, Visit, Way, enter};
 
 /// Most backends that one flow is tried on.
 const MAX_TRIES: usize = 4;
@@ -197,16 +197,9 @@ async fn begin(entry: &Entry) -> Option<Begun> {
         let backend = next.await?;
         tried.push(backend.id());
         let alone = !door.registry.has_other(name, &tried);
-        let now = Instant::now().into_std();
-        let entered = backend
-            .agent_rule()
-            .map(|rule| rule.enter(visitor.ip(), now));
-        let visit = match entered.transpose() {
-            Ok(visit) => visit,
-            Err(refused) => {
-                door.metrics.limits.by_rule.of(refused).add(1);
-                continue;
-            }
+        let refusals = &door.metrics.limits.by_rule;
+        let Ok(visit) = enter(backend.agent_rule(), visitor.ip(), refusals) else {
+            continue;
         };
         offers += 1;
         let opened = backend.open_flow(visitor, own, alone, door.idle.told());
@@ -217,6 +210,7 @@ async fn begin(entry: &Entry) -> Option<Begun> {
                 match taken.await {
                     Ok(held) => {
                         entry.inbox.open();
+                        let now = Instant::now().into_std();
                         let rules = [door.rules.of(name, now), backend.agent_rule().cloned()];
                         return Some(Begun {
                             carry: Carry::new(link, lead, held, door.idle, rules),
@@ -311,7 +305,7 @@ struct Carry {
     /// Set while the system's socket takes nothing.
     blocked: Option<Writable>,
     /// At most one for the tunnel and one for its agent.
-    paces: Vec<Pace>,
+    paces: Paces,
     idle: IdleTimes,
     timer: Pin<Box<Sleep>>,
     last: Instant,
@@ -331,10 +325,8 @@ impl Carry {
     ) -> Self {
         let now = Instant::now();
         let (asked, asked_bytes) = lead.done();
-        let paces: Vec<_> = rules.into_iter().flatten().filter_map(Pace::new).collect();
-        for pace in &paces {
-            pace.moved_up(asked_bytes);
-        }
+        let paces = Paces::new(rules.into_iter().flatten());
+        paces.moved(Way::Up, asked_bytes);
         Self {
             link,
             waiting: lead,
@@ -397,11 +389,7 @@ impl Carry {
                 }
                 continue;
             };
-            if self
-                .paces
-                .iter_mut()
-                .any(|pace| pace.poll_up(cx).is_pending())
-            {
+            if self.paces.poll(cx, Way::Up).is_pending() {
                 return Ok(gathered);
             }
             if !self.link.send(datagram)? {
@@ -413,9 +401,7 @@ impl Carry {
             self.asked += 1;
             self.moved.up += 1;
             self.moved.up_bytes += length as u64;
-            for pace in &self.paces {
-                pace.moved_up(length);
-            }
+            self.paces.moved(Way::Up, length);
         }
     }
 
@@ -437,11 +423,7 @@ impl Carry {
 
     /// Sends the answer that is held; ready when it is sent, or dropped.
     fn poll_answer(&mut self, cx: &mut Context<'_>, entry: &Entry) -> Poll<()> {
-        if self
-            .paces
-            .iter_mut()
-            .any(|pace| pace.poll_down(cx).is_pending())
-        {
+        if self.paces.poll(cx, Way::Down).is_pending() {
             return Poll::Pending;
         }
         let (port, key) = (&entry.port, entry.key);
@@ -472,9 +454,7 @@ impl Carry {
         self.answered += 1;
         self.moved.down += 1;
         self.moved.down_bytes += length as u64;
-        for pace in &self.paces {
-            pace.moved_down(length);
-        }
+        self.paces.moved(Way::Down, length);
         Poll::Ready(())
     }
 

@@ -35,7 +35,7 @@ use crate::access::AccessLog;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, UdpDrop};
 use crate::registry::Registry;
-use crate::rules::{Rules, Visit};
+use crate::rules::{Rules, Visit, enter};
 use crate::seldom::Seldom;
 
 /// When a flow is over.
@@ -89,12 +89,8 @@ impl UdpDoor {
             return Err(UdpDrop::NoBackend);
         }
         let place = self.census.enter(port, ip).ok_or(UdpDrop::Flows)?;
-        let rule = self.rules.of(name, now);
-        let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
-        let visit = visit.map_err(|refused| {
-            self.metrics.limits.by_rule.of(refused).add(1);
-            UdpDrop::Rule
-        })?;
+        let (rule, refusals) = (self.rules.of(name, now), &self.metrics.limits.by_rule);
+        let visit = enter(rule.as_ref(), ip, refusals).map_err(|_| UdpDrop::Rule)?;
         Ok((place, visit))
     }
 
