@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use adit_link::agent::{BoxFuture, StreamHandler};
 use adit_link::socket::suites;
-use adit_link::{Channel, Datagrams, Duplex, Incoming, PeerStream, StreamError, entropy};
-use adit_link_proto::{PeerFresh, PeerTarget};
+use adit_link::{Channel, Datagrams, Duplex, Incoming, PeerStream, StreamError};
+use adit_link_proto::PeerTarget;
 use adit_model::{Code, Identity};
 use adit_wire::{Delivered, ResetReason, Start, TunnelKind};
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use crate::connect::NotReached;
 use crate::datagrams;
 use crate::events::{AgentEvent, Teller, Visitor, VisitorChange};
 use crate::pump::{Broken, Carried, pump};
+use crate::random;
 use crate::settings::Peers;
 use crate::tunnels::{Tunnel, Tunnels};
 
@@ -94,7 +95,7 @@ async fn serve(
         // Boxed: who serves visitors should not hold room for it.
         return Box::pin(serve_agent(incoming, tunnel, teller, (identity, peers))).await;
     }
-    let local = match tunnel.connector.connect(incoming.start().patience()).await {
+    let mut local = match tunnel.connector.connect(incoming.start().patience()).await {
         Ok(local) => local,
         Err(failed) => {
             report(tunnel, teller, &failed);
@@ -102,7 +103,6 @@ async fn serve(
             return None;
         }
     };
-    let mut local = local;
     if let Some(version) = tunnel.proxy_protocol {
         let start = incoming.start();
         let header = version.header(start.visitor, start.door);
@@ -133,9 +133,13 @@ async fn serve_agent(
     (identity, peers): (&Arc<Identity>, &Peers),
 ) -> Option<Channel> {
     let start = *incoming.start();
-    let fresh = PeerFresh {
-        ephemeral: entropy::random().ok()?,
-        nonce: entropy::random().ok()?,
+    let fresh = match random::peer() {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            tracing::warn!(tunnel = %tunnel.name, code = %Code::RUNTIME_FAILED, %error, "no handshake could begin");
+            incoming.refuse(ResetReason::Unspecified).await;
+            return None;
+        }
     };
     let name = tunnel.name.clone();
     let handshake = PeerTarget::start(name, Arc::clone(identity), fresh, suites());

@@ -18,8 +18,8 @@ use std::time::Duration;
 use adit_link::socket::suites;
 use adit_link::tasks::Tasks;
 use adit_link::told::not_accepted;
-use adit_link::{ForwardError, Forwards, PeerFailure, PeerStream, StreamError, entropy};
-use adit_link_proto::{PeerError, PeerForwarder, PeerFresh};
+use adit_link::{ForwardError, Forwards, PeerFailure, PeerStream, StreamError};
+use adit_link_proto::{PeerError, PeerForwarder};
 use adit_model::{Code, ConnId, Identity};
 use adit_wire::{Forward, ResetReason};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +33,7 @@ use crate::error::AgentError;
 use crate::events::{AgentEvent, Teller};
 use crate::local::Local;
 use crate::pump::{Broken, pump};
+use crate::random;
 use crate::settings::ForwardSettings;
 
 /// How long a connection waits for a link that is on its way back.
@@ -264,10 +265,7 @@ impl Open {
     }
 
     fn handshake(&self) -> std::io::Result<PeerForwarder> {
-        let fresh = PeerFresh {
-            ephemeral: entropy::random()?,
-            nonce: entropy::random()?,
-        };
+        let fresh = random::peer()?;
         let ForwardSettings { name, peer, .. } = &self.settings;
         let identity = Arc::clone(&self.with.identity);
         let started = PeerForwarder::start(name.clone(), *peer, identity, fresh, suites());

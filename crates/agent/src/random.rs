@@ -1,9 +1,14 @@
 //! The one place where this crate draws random bytes.
 
-use aws_lc_rs::error::Unspecified;
+use std::io;
 
-pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Unspecified> {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes)?;
-    Ok(bytes)
+pub(crate) use adit_link::entropy::random as bytes;
+use adit_link_proto::PeerFresh;
+
+/// For one handshake with another agent.
+pub(crate) fn peer() -> io::Result<PeerFresh> {
+    Ok(PeerFresh {
+        ephemeral: bytes()?,
+        nonce: bytes()?,
+    })
 }
