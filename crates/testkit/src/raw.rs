@@ -94,17 +94,8 @@ impl Socket {
 
     /// Dials from an address of this machine.
     ///
-    /// # Panics
-    /// When nobody listens, or the address is none.
-    #[must_use]
-    pub fn dial_from(own: IpAddr, address: SocketAddr) -> Self {
-        Self::try_dial_from(own, address).expect("somebody listens")
-    }
-
-    /// The same where whoever listens may end it at once.
-    ///
     /// # Errors
-    /// The system's.
+    /// The system's; whoever listens may end it at once.
     pub fn try_dial_from(own: IpAddr, address: SocketAddr) -> std::io::Result<Self> {
         connect_from(own, address).map(Self::new)
     }
