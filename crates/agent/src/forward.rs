@@ -17,8 +17,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::connect::NotReached;
 use crate::datagrams;
 use crate::events::{AgentEvent, Teller, Visitor, VisitorChange};
-use crate::pump::{Broken, Carried, pump};
 use crate::random;
+use crate::pump::{Broken, Carried, pump, pump_answer};
 use crate::settings::Peers;
 use crate::tunnels::{Tunnel, Tunnels};
 
@@ -117,7 +117,7 @@ async fn serve(
     let visit = Visit::begin(*incoming.start(), tunnel, teller);
     let mut stream = incoming.accept().ok()?;
     stream.compress(tunnel.compression);
-    let (carried, channel) = pump(stream, local).await;
+    let (carried, channel) = pump_answer(stream, local).await;
     ended(&carried, tunnel, teller);
     let clean = carried.broken.is_none();
     visit.end(carried.to_target, carried.to_visitor, clean);

@@ -10,12 +10,15 @@
 //! target sent before it failed reaches the visitor; an end that is not in
 //! order is a reset on one side and an aborted socket on the other.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use adit_link::{Channel, Duplex, Fill, StreamError};
+use adit_link::{Channel, Duplex, Fill, Stream, StreamError};
 use adit_wire::{Delivered, ResetReason};
+use tokio::time::{Sleep, sleep};
 
 use crate::local::Local;
 
@@ -26,6 +29,11 @@ const BATCH: usize = 128 * 1024;
 /// Smallest and largest read; the smallest fits a small buffer with the head
 /// and tag of its frame and of the answer to the start.
 const READS: (usize, usize) = (8 * 1024 - 128, 64 * 1024);
+
+/// How long the answer to a start waits for the target's first bytes, so that
+/// both go out in one write. A visitor's bytes do not wait for it, only what
+/// comes behind the first 16 KiB of them and their end.
+const ANSWER_WAITS: Duration = Duration::from_millis(2);
 
 /// How a stream went.
 #[derive(Debug)]
@@ -50,7 +58,18 @@ pub(crate) enum Broken {
 /// Carries a stream to its end; then gives its channel back if it can be used
 /// again.
 pub(crate) async fn pump<S: Duplex>(stream: S, local: Local) -> (Carried, Option<Channel>) {
+    carry(Pump::new(stream, local)).await
+}
+
+/// The same for a stream whose start was not answered yet: nothing but the
+/// answer waits to be sent.
+pub(crate) async fn pump_answer(stream: Stream, local: Local) -> (Carried, Option<Channel>) {
     let mut pump = Pump::new(stream, local);
+    pump.answer = Some(Box::pin(sleep(ANSWER_WAITS)));
+    carry(pump).await
+}
+
+async fn carry<S: Duplex>(mut pump: Pump<S>) -> (Carried, Option<Channel>) {
     let result = poll_fn(|cx| pump.poll(cx)).await;
     let mut carried = Carried {
         to_target: pump.to_target,
@@ -109,6 +128,8 @@ struct Pump<S> {
     local: Local,
     up: Up,
     down: Down,
+    /// Runs while the answer to the start waits.
+    answer: Option<Pin<Box<Sleep>>>,
     /// How much to ask of the target at once.
     read: usize,
     to_target: u64,
@@ -122,6 +143,7 @@ impl<S: Duplex> Pump<S> {
             local,
             up: Up::Open,
             down: Down::Open,
+            answer: None,
             read: READS.0,
             to_target: 0,
             to_visitor: 0,
@@ -201,7 +223,9 @@ impl<S: Duplex> Pump<S> {
         loop {
             // Nothing more is read while what was read waits for the visitor.
             // This also sends the answer to the start, and gives buffers back.
-            ready!(self.stream.poll_flush(cx)).map_err(Broken::Visitor)?;
+            if !self.answer_waits(cx) {
+                ready!(self.stream.poll_flush(cx)).map_err(Broken::Visitor)?;
+            }
             match &mut self.down {
                 Down::Open => {}
                 Down::Ending | Down::Ended => {
@@ -219,12 +243,27 @@ impl<S: Duplex> Pump<S> {
             }
             let gathered = self.gather(cx, turn.min(BATCH))?;
             if gathered == 0 && matches!(self.down, Down::Open) {
-                // A read that found nothing may have taken a buffer.
-                ready!(self.stream.poll_flush(cx)).map_err(Broken::Visitor)?;
+                if self.answer.is_none() {
+                    // A read that found nothing may have taken a buffer.
+                    ready!(self.stream.poll_flush(cx)).map_err(Broken::Visitor)?;
+                }
                 return Poll::Pending;
             }
             turn = turn.saturating_sub(gathered);
         }
+    }
+
+    /// Whether the answer to the start still waits for the target.
+    fn answer_waits(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(answer) = &mut self.answer else {
+            return false;
+        };
+        let silent = self.to_visitor == 0 && matches!(self.down, Down::Open);
+        if silent && answer.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.answer = None;
+        false
     }
 
     /// Reads what the target has, about `most` bytes; 0 when that is nothing,
@@ -248,7 +287,12 @@ impl<S: Duplex> Pump<S> {
             match self.local.poll_read(cx, room) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => {
-                    self.stream.finish();
+                    // A target that has had everything and has said everything.
+                    if matches!(self.up, Up::Ended) {
+                        self.stream.conclude();
+                    } else {
+                        self.stream.finish();
+                    }
                     self.down = Down::Ending;
                     break;
                 }

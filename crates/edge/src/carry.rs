@@ -137,7 +137,11 @@ impl Carry {
                 return Ok(others_first(cx));
             }
             if visitor.ended {
-                self.stream.finish();
+                if self.down_ended {
+                    self.stream.conclude();
+                } else {
+                    self.stream.finish();
+                }
                 self.up_ended = true;
                 continue;
             }

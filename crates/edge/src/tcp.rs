@@ -112,7 +112,7 @@ impl TcpDoor {
             return;
         };
         let mut visitor = Visitor::new(socket);
-        visitor.arm();
+        visitor.busy = true;
         let now = Instant::now().into_std();
         let Ok(_permit) = self.limits.connect(peer.ip(), now) else {
             return;
@@ -330,6 +330,8 @@ impl Offer {
         lead: &mut Vec<u8>,
     ) -> Poll<Result<(), Option<StreamError>>> {
         loop {
+            // What it has said by now goes out with the start, in one write.
+            let said = self.poll_lead(cx, visitor, lead)?;
             let unsent = lead.get(self.given..).unwrap_or_default();
             self.given += self.stream.write(unsent).map_err(Some)?;
             // A socket that takes nothing now is asked again when it does.
@@ -343,7 +345,7 @@ impl Offer {
             if self.stream.accepted() && self.given == lead.len() {
                 return Poll::Ready(Ok(()));
             }
-            if !self.poll_lead(cx, visitor, lead)? {
+            if !said {
                 return Poll::Pending;
             }
         }

@@ -53,6 +53,10 @@ pub trait Duplex: Send + Sized {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
     /// See [`Stream::finish`].
     fn finish(&mut self);
+    /// See [`Stream::conclude`].
+    fn conclude(&mut self) {
+        self.finish();
+    }
     /// See [`Stream::reset`].
     fn reset(self, reason: ResetReason, delivered: Delivered);
     /// See [`Stream::end`].
@@ -90,6 +94,10 @@ impl Duplex for Stream {
 
     fn finish(&mut self) {
         Self::finish(self);
+    }
+
+    fn conclude(&mut self) {
+        Self::conclude(self);
     }
 
     fn reset(self, reason: ResetReason, delivered: Delivered) {

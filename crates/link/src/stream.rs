@@ -327,25 +327,6 @@ impl Stream {
         self.inner.commit(count)
     }
 
-    /// Copies as much of `bytes` as fits before a flush; returns how much.
-    ///
-    /// # Errors
-    /// As [`Stream::commit`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, StreamError> {
-        let mut written = 0;
-        while written < bytes.len() {
-            let room = self.spare(bytes.len() - written);
-            let count = room.len().min(bytes.len() - written);
-            if count == 0 {
-                break;
-            }
-            room[..count].copy_from_slice(&bytes[written..written + count]);
-            self.commit(count)?;
-            written += count;
-        }
-        Ok(written)
-    }
-
     /// Hands everything committed to the kernel, the end of our direction too.
     ///
     /// # Errors
@@ -368,6 +349,19 @@ impl Stream {
         self.flow.fin_queued = true;
         if self.inner.sealed.is_some() && self.inner.queue(FrameKind::FIN, &[]).is_err() {
             self.cut();
+        }
+    }
+
+    /// [`Stream::finish`] for who has handed on all that the other side sent:
+    /// when that has ended, the receipt for it goes out in the same write.
+    pub fn conclude(&mut self) {
+        self.finish();
+        let all = self.flow.fin_received && self.inner.readable().is_empty();
+        if all && self.inner.sealed.is_some() && !self.flow.done_queued {
+            self.flow.done_queued = true;
+            if self.inner.queue(FrameKind::DONE, &[]).is_err() {
+                self.cut();
+            }
         }
     }
 
@@ -422,12 +416,14 @@ impl Stream {
         self.inner.sealed.as_ref()?;
         let ended = tokio::time::timeout(END_TIME, poll_fn(|cx| self.poll_end(cx)));
         match ended.await {
-            Ok(Ok(())) => {
-                self.flow.usage = None;
-                Some(Channel::resume(self.inner, self.home))
-            }
+            Ok(Ok(())) => Some(self.into_channel()),
             _ => None,
         }
+    }
+
+    fn into_channel(mut self) -> Channel {
+        self.flow.usage = None;
+        Channel::resume(self.inner, self.home)
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
@@ -464,11 +460,18 @@ impl Stream {
         self.flow.datagrams
     }
 
-    /// Ends the stream in the background; its channel goes home for another.
+    /// Ends the stream; its channel goes home for another. What is not ended at
+    /// once ends in the background.
     pub fn retire(mut self, tasks: &Tasks) {
         self.finish();
         if self.inner.sealed.is_none() {
             return;
+        }
+        // The other side's receipt may have come with its end.
+        match self.poll_end(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => return self.into_channel().go_home(),
+            Poll::Ready(Err(_)) => return,
+            Poll::Pending => {}
         }
         tasks.spawn_until_stopped(async move {
             if let Some(channel) = self.end().await {

@@ -63,6 +63,27 @@ impl AsyncWrite for StreamIo {
     }
 }
 
+impl Stream {
+    /// Copies as much of `bytes` as fits before a flush; returns how much.
+    ///
+    /// # Errors
+    /// As [`Stream::commit`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, StreamError> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let room = self.spare(bytes.len() - written);
+            let count = room.len().min(bytes.len() - written);
+            if count == 0 {
+                break;
+            }
+            room[..count].copy_from_slice(&bytes[written..written + count]);
+            self.commit(count)?;
+            written += count;
+        }
+        Ok(written)
+    }
+}
+
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.inner.sealed.is_some() {

@@ -1,7 +1,9 @@
 //! A TCP tunnel: bytes in any order, each end on its own, and only where the
 //! agent's own list allows.
 
+use std::future::poll_fn;
 use std::num::NonZeroU16;
+use std::task::Poll;
 
 use adit_model::Code;
 use adit_wire::TunnelKind;
@@ -91,6 +93,25 @@ async fn a_service_that_greets_first_is_heard_first() {
     visitor.read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "and all the rest");
     assert!(visitor.0.end().await.is_some(), "the channel is used again");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_says_nothing_has_taken_its_visitor_all_the_same() {
+    let mut world = World::new().await;
+    let mut agent = Running::start(tcp(&world, None));
+    let joined = world.edge.next().await;
+    agent.live().await;
+    let mut visitor = joined.io(1).await;
+    visitor.flush().await.unwrap();
+    let _service = world.served().await;
+    let taken = poll_fn(|cx| match visitor.0.poll_fill(cx) {
+        Poll::Pending if visitor.0.accepted() => Poll::Ready(()),
+        found => found.map(|found| panic!("{found:?}")),
+    });
+    tokio::time::timeout(Duration::from_secs(1), taken)
+        .await
+        .expect("the answer waits for the service only for a moment");
     agent.stop().await;
 }
 

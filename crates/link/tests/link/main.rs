@@ -508,6 +508,33 @@ async fn half_close_is_kept_both_ways(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
+/// Who ends last says in the same write that it has handed on everything.
+async fn the_last_end_is_also_a_receipt(carrier: Carrier) {
+    let mut world = World::start(carrier, 16).await;
+    let (_agent, link) = world.join().await;
+    for _ in 0..3 {
+        let mut stream = link.open(&start(5)).await.unwrap();
+        poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+        assert_eq!(read_to_end(&mut stream).await.unwrap(), b"answer and more");
+        stream.conclude();
+        assert!(stream.finished() && stream.has_unsent());
+        poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+        stream.retire(&world.tasks);
+        while link.in_use() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 1);
+    // Before the other side has ended it is no receipt: more may come.
+    let mut stream = link.open(&start(1)).await.unwrap();
+    stream.write(b"last words").unwrap();
+    stream.conclude();
+    poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await.unwrap(), b"last words");
+    assert!(stream.end().await.is_some());
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
 async fn a_refusal_has_its_reason_and_delivered_nothing(carrier: Carrier) {
     let mut world = World::start(carrier, 16).await;
     let (_agent, link) = world.join().await;
@@ -667,6 +694,7 @@ macro_rules! conformance {
                 a_crowd_does_not_cost_the_link
                 a_visitor_that_leaves_waits_no_more
                 half_close_is_kept_both_ways
+                the_last_end_is_also_a_receipt
                 a_refusal_has_its_reason_and_delivered_nothing
                 a_channel_that_ends_early_is_no_clean_end
                 cutting_a_link_wakes_its_streams
