@@ -201,10 +201,13 @@ def link_first(secret, unix, nonce, share, suites, edge):
     return first_message(identifier, unix, nonce, share, 1, suites, secret.first_key, edge)
 
 
-def channel_first(id_key, header_key, unix, random, number_, epoch, edge):
+CHANNEL, TRUNK = 2, 4  # what a data connection is for
+
+
+def channel_first(id_key, header_key, unix, random, number_, epoch, edge, kind=CHANNEL):
     share = u64(number_) + u32(epoch) + bytes(20)
     identifier = id_at(id_key, unix // 600)
-    return first_message(identifier, unix, random, share, 2, 0, header_key, edge)
+    return first_message(identifier, unix, random, share, kind, 0, header_key, edge)
 
 
 # --- Frames ----------------------------------------------------------------
@@ -404,6 +407,20 @@ class Session:
         labels = ("adit/1 channel agent to edge", "adit/1 channel edge to agent")
         return [Direction(self.suite, expand(prk, label, context)) for label in labels]
 
+    def line(self, number_, agent_random, edge_random, line):
+        prk = self.channel_prk(agent_random, edge_random)
+        context = u64(number_) + u32(self.epoch) + u32(line)
+        labels = ("adit/1 line agent to edge", "adit/1 line edge to agent")
+        return [Direction(self.suite, expand(prk, label, context)) for label in labels]
+
+
+PIECES = {"DATA": 1, "CLOSE": 2, "CREDIT": 3, "PING": 4, "PONG": 5}
+
+
+def piece(name, line=0, count=0, payload=b""):
+    """One piece on a trunk."""
+    return struct.pack(">BBHI", PIECES[name], 0, count or len(payload), line) + payload
+
 
 class PeerStage:
     """What two agents in a private tunnel have after the answer."""
@@ -535,7 +552,23 @@ def make_channel(inputs, session, edge, row):
     before, after = data(to_edge), data(to_edge)
     made["ratchet"] = {"last_frame_before": before, "first_frame_after": after,
                        "after": to_edge.values()}
+    made["trunk"] = make_trunk(inputs, session, edge, (row["number"], agent_random, edge_random))
     return made
+
+
+def make_trunk(inputs, session, edge, channel):
+    number_, agent_random, _ = channel
+    header = channel_first(session.id_key, session.header_key(), inputs["unix"], agent_random,
+                           number_, session.epoch, edge, TRUNK)
+    line = 7
+    to_edge, to_agent = session.line(*channel, line)
+    made = {"header": header.hex(), "line": line,
+            "agent_to_edge": to_edge.values(), "edge_to_agent": to_agent.values()}
+    payload = bytes.fromhex(inputs["payload"])
+    up, down = (way.seal(TYPES["DATA"], payload, inputs["stream"]) for way in (to_edge, to_agent))
+    pieces = (piece("PING") + piece("PONG") + piece("CREDIT", line, 64)
+              + piece("DATA", line, payload=up) + piece("CLOSE", line))
+    return made | {"agent_frame": up.hex(), "edge_frame": down.hex(), "pieces": pieces.hex()}
 
 
 def make_epoch(inputs, session):

@@ -59,6 +59,8 @@ pub(crate) struct Ground {
     pub(crate) doors: Tasks,
     /// Owner of visitors.
     pub(crate) streams: Tasks,
+    /// Owner of links.
+    pub(crate) links: Tasks,
 }
 
 impl Ground {
@@ -256,6 +258,8 @@ pub(crate) fn parts(
             counters: Arc::clone(&counters),
             settings: link_settings(config, (&url_pattern, &reached), ground.workers.len()),
             next_link: AtomicU64::new(1),
+            tasks: ground.links.clone(),
+            workers: ground.workers.clone(),
         }),
         api: visitors.api(ground),
         control: Control::new(Arc::clone(&admission), reached.clone(), status, owner),

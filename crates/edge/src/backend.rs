@@ -252,6 +252,32 @@ impl Backend {
         }
     }
 
+    /// Opens a stream for small requests and answers; `alone` as for
+    /// [`Backend::open`].
+    ///
+    /// # Errors
+    /// See [`BackendError`].
+    pub(crate) async fn open_small(
+        &self,
+        visitor: SocketAddr,
+        alone: bool,
+    ) -> Result<Stream, BackendError> {
+        let Kind::Tunnel(tunnel) = &self.kind else {
+            return self.open(visitor, None, alone).await;
+        };
+        let start = tunnel.start(visitor, alone);
+        let mut stream = tunnel.link.open_small(&start).await?;
+        stream.compress(tunnel.options.compression);
+        Ok(stream)
+    }
+
+    /// Whether the next stream like this one, of small requests and answers,
+    /// would go a cheaper way.
+    pub(crate) fn outgrows(&self, stream: &Stream) -> bool {
+        let tunnel = self.as_tunnel();
+        tunnel.is_some_and(|tunnel| tunnel.link.outgrows(stream))
+    }
+
     /// Opens a flow of datagrams for a visitor of `door`, over after `idle_ms`
     /// without one; `alone` as for [`Backend::open`].
     ///

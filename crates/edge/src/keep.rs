@@ -101,6 +101,7 @@ pub(crate) async fn counters(
             .set(links.iter().map(|link| link.in_use()).sum());
         link.tunnels.set(registry.tunnels());
         raise(&link.channels_opened, &counters.channels_opened);
+        raise(&link.lines_opened, &counters.lines_opened);
         raise(&link.recycled, &counters.streams_recycled);
         raise(&link.streams, &counters.streams_opened);
         raise(&link.frames_refused, &counters.bad_frames);

@@ -18,14 +18,16 @@ use adit_link::accept::{
 use adit_link::control::{ControlEnd, run_control};
 use adit_link::edge::{EdgeLink, LinkFacts, first_idle};
 use adit_link::socket::suites;
+use adit_link::tasks::Tasks;
 use adit_link::{Counters, Socket, entropy};
 use adit_link_proto::{
     Control, EdgeEvent, EdgeFresh, EdgeHandshake, FIRST_LEN, First, HandshakeError, ProvedChannel,
-    ProvedLink, Timing,
+    ProvedLink, Purpose, Timing,
 };
 use adit_model::{Carrier, CarrierDoor, Code, InstanceId, LinkId, PublicKey};
 use adit_wire::{AuthOk, Message};
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +87,10 @@ pub struct LinkDoor {
     pub counters: Arc<Counters>,
     /// What links are told.
     pub settings: LinkSettings,
+    /// Owner of trunks.
+    pub(crate) tasks: Tasks,
+    /// Where they run.
+    pub(crate) workers: Vec<Handle>,
     /// The next link's id.
     pub next_link: AtomicU64,
 }
@@ -190,13 +196,36 @@ impl LinkDoor {
         if socket.prepare().is_err() {
             return;
         }
+        if proved.purpose == Purpose::Trunk {
+            return self.take_trunk(socket, link, proved).await;
+        }
         let counters = Arc::clone(&self.counters);
         match answer_channel(socket, proved, link.keys(), counters).await {
-            Ok(channel) if proved.forward => self.private.serve(link, channel),
+            Ok(channel) if proved.purpose == Purpose::Forward => self.private.serve(link, channel),
             Ok(channel) => link.add_channel(channel),
             Err(error) => {
                 tracing::debug!(%error, link = %link.facts().id, "data channel was not set up");
             }
+        }
+    }
+
+    async fn take_trunk(&self, socket: Socket, link: &Arc<EdgeLink>, proved: &ProvedChannel) {
+        let (worker, run) = match link.take_trunk(socket, proved).await {
+            Ok(Some(taken)) => taken,
+            // The agent was asked for no more than there are workers.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, link = %link.facts().id, "trunk was not set up");
+                return;
+            }
+        };
+        let stop = self.tasks.stopping().clone();
+        let run = async move {
+            stop.run_until_cancelled(run).await;
+        };
+        match self.workers.get(worker) {
+            Some(worker) => self.tasks.spawn_on(worker, run),
+            None => self.tasks.spawn(run),
         }
     }
 

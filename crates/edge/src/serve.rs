@@ -171,6 +171,7 @@ impl Edge {
             seldom: Arc::default(),
             doors: Tasks::new(),
             streams: Tasks::new(),
+            links: Tasks::new(),
         };
         let parts = assemble::parts(&config, (Arc::new(store), seen), &at, &ground)?;
         let edge = Self {
@@ -178,7 +179,7 @@ impl Edge {
             drain: config.server.drain,
             doors: ground.doors.clone(),
             streams: ground.streams.clone(),
-            links: Tasks::new(),
+            links: ground.links.clone(),
             keepers: Tasks::new(),
             registry: Arc::clone(&parts.registry),
             admission: Arc::clone(&parts.admission),

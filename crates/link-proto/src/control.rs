@@ -153,7 +153,8 @@ impl Control {
             events: VecDeque::new(),
             sequence: 0,
             question: None,
-            ask_at: now + timing.heartbeat,
+            // At once: who is near is treated as such.
+            ask_at: now,
             rekey: Rekey::Idle,
             rekey_every: REKEY_EVERY,
             rekey_at: (role == Role::Agent).then(|| now + REKEY_EVERY),

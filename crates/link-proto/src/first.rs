@@ -25,6 +25,7 @@ const LABEL: &[u8] = b"adit first message";
 const KIND_LINK: u8 = 1;
 const KIND_CHANNEL: u8 = 2;
 const KIND_FORWARD: u8 = 3;
+const KIND_TRUNK: u8 = 4;
 /// Bit 0: version 1.
 pub(crate) const VERSIONS: u8 = 1;
 
@@ -55,8 +56,34 @@ pub struct ProvedChannel {
     pub epoch: u32,
     /// The agent's random bytes for its keys.
     pub random: [u8; 16],
-    /// The agent begins the one stream of it, with `FORWARD`.
-    pub forward: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a data connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Streams that the edge begins, one after the other.
+    Streams,
+    /// One stream that the agent begins, with `FORWARD`.
+    Forward,
+    /// Many lines, each for streams that the edge begins.
+    Trunk,
+}
+
+impl Purpose {
+    fn kind(self) -> u8 {
+        match self {
+            Self::Streams => KIND_CHANNEL,
+            Self::Forward => KIND_FORWARD,
+            Self::Trunk => KIND_TRUNK,
+        }
+    }
+
+    fn of(kind: u8) -> Option<Self> {
+        let all = [Self::Streams, Self::Forward, Self::Trunk];
+        all.into_iter().find(|purpose| purpose.kind() == kind)
+    }
 }
 
 /// What a sender puts into a first message.
@@ -73,7 +100,7 @@ pub(crate) enum Body {
     Channel {
         number: u64,
         epoch: u32,
-        forward: bool,
+        purpose: Purpose,
     },
 }
 
@@ -97,11 +124,11 @@ impl First {
             Body::Channel {
                 number,
                 epoch,
-                forward,
+                purpose,
             } => {
                 bytes[32..40].copy_from_slice(&number.to_be_bytes());
                 bytes[40..44].copy_from_slice(&epoch.to_be_bytes());
-                if forward { KIND_FORWARD } else { KIND_CHANNEL }
+                purpose.kind()
             }
         };
         bytes[65] = VERSIONS;
@@ -159,13 +186,12 @@ impl First {
         edge: &PublicKey,
     ) -> Option<ProvedChannel> {
         let fits = self.fits(key, edge);
-        let kind = self.0[64];
-        let known = matches!(kind, KIND_CHANNEL | KIND_FORWARD);
-        (fits && known).then(|| ProvedChannel {
+        let purpose = Purpose::of(self.0[64])?;
+        fits.then(|| ProvedChannel {
             number: u64::from_be_bytes(self.part(32)),
             epoch: self.channel_epoch(),
             random: self.nonce(),
-            forward: kind == KIND_FORWARD,
+            purpose,
         })
     }
 

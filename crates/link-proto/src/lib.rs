@@ -41,7 +41,7 @@ mod window;
 pub use clock::{ClockChange, WallClock};
 pub use control::{Control, ControlError, ControlEvent, MAX_QUEUED, REKEY_EVERY, Timing};
 pub use datagram::{DATAGRAM_HEAD, DATAGRAM_OVERHEAD, DatagramFlow, DatagramKeys, datagram_index};
-pub use first::{FIRST_LEN, First, ProvedChannel, ProvedLink, SecretId};
+pub use first::{FIRST_LEN, First, ProvedChannel, ProvedLink, Purpose, SecretId};
 pub use handshake::{
     AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake, HandshakeError,
     PinProof, Session,
@@ -57,6 +57,6 @@ pub use peer::{
 pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};
 pub use replay::{REPLAY_WINDOW, ReplayCache, ReplayError, Seen};
 pub use seal::{OpenError, Opened, Opener, RATCHET_PERIOD, SealError, Sealer, Suite, Suites};
-pub use session::{EPOCH_GRACE, Role, SessionKeys};
+pub use session::{EPOCH_GRACE, Role, SessionKeys, TrunkKeys};
 pub use stage::ANSWER_LEN;
 pub use window::{NumberWindow, WINDOW};

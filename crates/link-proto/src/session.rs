@@ -8,7 +8,7 @@ use adit_model::PublicKey;
 use aws_lc_rs::hmac;
 
 use crate::datagram::DatagramKeys;
-use crate::first::{Body, FIRST_LEN, First, Parts, ProvedChannel, SecretId};
+use crate::first::{Body, FIRST_LEN, First, Parts, ProvedChannel, Purpose, SecretId};
 use crate::keys::{KeyError, Secret, expand, extract, ids_around};
 use crate::seal::{Opener, Sealer, Suite};
 use crate::window::NumberWindow;
@@ -39,6 +39,10 @@ pub(crate) const CONTROL: Labels = Labels {
 const CHANNEL: Labels = Labels {
     agent_to_edge: "adit/1 channel agent to edge",
     edge_to_agent: "adit/1 channel edge to agent",
+};
+const LINE: Labels = Labels {
+    agent_to_edge: "adit/1 line agent to edge",
+    edge_to_agent: "adit/1 line edge to agent",
 };
 const DATAGRAM: Labels = Labels {
     agent_to_edge: "adit/1 datagram agent to edge",
@@ -143,35 +147,16 @@ impl SessionKeys {
         ids_around(&self.id_key(), unix)
     }
 
-    /// Agent: the header of data channel `number`, and what
-    /// [`SessionKeys::channel`] wants for it. A number is used once.
+    /// Agent: the header of data connection `number`, and what
+    /// [`SessionKeys::channel`] or [`SessionKeys::trunk`] wants for it. A
+    /// number is used once.
     #[must_use]
     pub fn channel_header(
         &self,
         number: u64,
         random: [u8; 16],
         unix: u64,
-    ) -> ([u8; FIRST_LEN], ProvedChannel) {
-        self.header(number, random, unix, false)
-    }
-
-    /// The same for a channel whose one stream the agent begins.
-    #[must_use]
-    pub fn forward_header(
-        &self,
-        number: u64,
-        random: [u8; 16],
-        unix: u64,
-    ) -> ([u8; FIRST_LEN], ProvedChannel) {
-        self.header(number, random, unix, true)
-    }
-
-    fn header(
-        &self,
-        number: u64,
-        random: [u8; 16],
-        unix: u64,
-        forward: bool,
+        purpose: Purpose,
     ) -> ([u8; FIRST_LEN], ProvedChannel) {
         let epochs = self.epochs();
         let epoch = epochs.current.number;
@@ -185,7 +170,7 @@ impl SessionKeys {
             body: Body::Channel {
                 number,
                 epoch,
-                forward,
+                purpose,
             },
             suites: 0,
         };
@@ -194,7 +179,7 @@ impl SessionKeys {
             number,
             epoch,
             random,
-            forward,
+            purpose,
         };
         (*first.bytes(), proved)
     }
@@ -229,6 +214,20 @@ impl SessionKeys {
         let number = channel.number.to_be_bytes();
         let epoch = channel.epoch.to_be_bytes();
         directions(self.suite, &prk, &CHANNEL, &[&number, &epoch], role)
+    }
+
+    /// The keys of a trunk's lines.
+    ///
+    /// # Errors
+    /// As [`SessionKeys::channel`].
+    pub fn trunk(
+        &self,
+        channel: &ProvedChannel,
+        edge_random: [u8; 16],
+    ) -> Result<TrunkKeys, KeyError> {
+        let prk = self.channel_prk(channel, edge_random)?;
+        let of = (channel.number, channel.epoch);
+        Ok(TrunkKeys::new(self.suite, of, *prk))
     }
 
     /// The keys of a data channel's datagrams.
@@ -298,6 +297,45 @@ impl SessionKeys {
     /// Erases the last epoch once its time has come.
     pub(crate) fn erase(&self, now: Instant) {
         self.epochs().last.take_if(|(_, until)| *until <= now);
+    }
+}
+
+/// What the lines of one trunk draw their keys from. It stays while the trunk
+/// does, as the keys of a channel do.
+pub struct TrunkKeys {
+    suite: Suite,
+    number: u64,
+    epoch: u32,
+    prk: Secret,
+}
+
+impl TrunkKeys {
+    /// Of the trunk with this number and key epoch, from a secret that both
+    /// sides have.
+    #[must_use]
+    pub fn new(suite: Suite, (number, epoch): (u64, u32), secret: [u8; 32]) -> Self {
+        Self {
+            suite,
+            number,
+            epoch,
+            prk: secret.into(),
+        }
+    }
+
+    /// The two directions of a line, which is used once.
+    ///
+    /// # Errors
+    /// The library's, for a key that it does not take.
+    pub fn line(&self, line: u32, role: Role) -> Result<(Sealer, Opener), KeyError> {
+        let (number, epoch) = (self.number.to_be_bytes(), self.epoch.to_be_bytes());
+        let context: [&[u8]; 3] = [&number, &epoch, &line.to_be_bytes()];
+        directions(self.suite, &self.prk, &LINE, &context, role)
+    }
+}
+
+impl std::fmt::Debug for TrunkKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TrunkKeys({})", self.number)
     }
 }
 

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_model::{Identity, InstanceId, LinkId, Pin, Psk};
-use adit_wire::{AuthOk, FrameKind, Message};
+use adit_wire::{AuthOk, FrameKind, Message, Piece, PieceKind};
 use serde_json::{Value, json};
 
 use crate::keys::{Secret, expand, extract, mac, sha256, share_of, shared};
 use crate::{
     ANSWER_LEN, AgentEvent, AgentFresh, AgentHandshake, EdgeEvent, EdgeFresh, EdgeHandshake, First,
-    Opener, PskKeys, RATCHET_PERIOD, Role, Sealer, Session, Suite, Suites, Timing,
+    Opener, PskKeys, Purpose, RATCHET_PERIOD, Role, Sealer, Session, Suite, Suites, Timing,
 };
 
 mod bodies;
@@ -322,7 +322,7 @@ impl World {
             live.agent.control.send(&Message::StatsWanted).unwrap();
             live.edge
                 .control
-                .send(&Message::ChannelsWanted { idle: 5 })
+                .send(&Message::ChannelsWanted { idle: 5, trunks: 0 })
                 .unwrap();
         };
         talk(live);
@@ -370,7 +370,10 @@ impl World {
         let context = [&number.to_be_bytes()[..], &epoch.to_be_bytes()].concat();
         let to_edge = expand(&prk, "adit/1 channel agent to edge", &[&context]);
         let to_agent = expand(&prk, "adit/1 channel edge to agent", &[&context]);
-        let (header, made) = live.agent.keys.channel_header(number, agent_random, UNIX);
+        let (header, made) =
+            live.agent
+                .keys
+                .channel_header(number, agent_random, UNIX, Purpose::Streams);
         let agent = live.agent.keys.channel(&made, edge_random, Role::Agent);
         let (mut agent_seals, _) = agent.unwrap();
         let proved = live
@@ -394,6 +397,64 @@ impl World {
             "agent_frames": frames,
             "edge_frames": back,
             "ratchet": self.ratchet(&to_edge, agent_seals),
+            "trunk": self.trunk(live, &prk, (number, epoch), (agent_random, edge_random)),
+        })
+    }
+
+    /// The same connection as a trunk: its header, the keys of line 7, and
+    /// what may stand on it.
+    fn trunk(
+        &self,
+        live: &Live,
+        prk: &Secret,
+        (number, epoch): (u64, u32),
+        (agent_random, edge_random): ([u8; 16], [u8; 16]),
+    ) -> Value {
+        const LINE: u32 = 7;
+        let (agent, edge) = (&live.agent.keys, &live.edge.keys);
+        let (header, made) = agent.channel_header(number, agent_random, UNIX, Purpose::Trunk);
+        let proved = edge.prove_channel(&First::parse(&header)).unwrap();
+        assert_eq!(proved, made);
+        let context = [
+            &number.to_be_bytes()[..],
+            &epoch.to_be_bytes(),
+            &LINE.to_be_bytes(),
+        ]
+        .concat();
+        let to_edge = expand(prk, "adit/1 line agent to edge", &[&context]);
+        let to_agent = expand(prk, "adit/1 line edge to agent", &[&context]);
+        let lines = |keys: &crate::SessionKeys, role| {
+            let trunk = keys.trunk(&made, edge_random).unwrap();
+            trunk.line(LINE, role).unwrap()
+        };
+        let (mut agent_seals, _) = lines(agent, Role::Agent);
+        let (mut edge_seals, _) = lines(edge, Role::Edge);
+        let (up, down) = (data(&mut agent_seals), data(&mut edge_seals));
+        for (secret, frame) in [(&to_edge, &up), (&to_agent, &down)] {
+            let mut opener = Opener::new(self.suite, **secret).unwrap();
+            assert_eq!(open(&mut opener, frame).kind, FrameKind::DATA.0);
+        }
+        let mut pieces = Vec::new();
+        for (kind, line, count) in [
+            (PieceKind::Ping, 0, 0),
+            (PieceKind::Pong, 0, 0),
+            (PieceKind::Credit, LINE, 64),
+            (PieceKind::Data, LINE, u16::try_from(up.len()).unwrap()),
+            (PieceKind::Close, LINE, 0),
+        ] {
+            pieces.extend(Piece { kind, line, count }.bytes());
+            if kind == PieceKind::Data {
+                pieces.extend(&up);
+            }
+        }
+        json!({
+            "header": hex(header),
+            "line": LINE,
+            "agent_to_edge": direction(&to_edge),
+            "edge_to_agent": direction(&to_agent),
+            "agent_frame": hex(&up),
+            "edge_frame": hex(&down),
+            "pieces": hex(&pieces),
         })
     }
 

@@ -248,7 +248,7 @@ pub async fn dial(
     let outbox = Arc::new(Outbox::with_tunnels(config.tunnels));
     let (tell, events) = mpsc::channel(EVENTS + config.tunnels);
     let dialer = Dialer::new(config, path, session.keys, &auth, stop.clone());
-    dialer.want(auth.idle_channels);
+    dialer.want(auth.idle_channels, 0);
     let control = Box::new(session.control);
     let of_link = Arc::clone(&dialer);
     let (task_outbox, task_stop) = (Arc::clone(&outbox), stop.clone());
@@ -279,8 +279,8 @@ fn on_event(
     tell: &mpsc::Sender<LinkEvent>,
 ) -> ControlFlow<()> {
     let event = match event {
-        ControlEvent::Message(Message::ChannelsWanted { idle }) => {
-            dialer.want(idle);
+        ControlEvent::Message(Message::ChannelsWanted { idle, trunks }) => {
+            dialer.want(idle, trunks);
             return ControlFlow::Continue(());
         }
         ControlEvent::Message(Message::IncomingConn { conn, .. }) => {

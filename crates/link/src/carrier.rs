@@ -31,6 +31,14 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     fn lanes(&self) -> Option<(Arc<Lanes>, u32)> {
         None
     }
+    /// Ready when a read may give something; also when only a read can tell.
+    fn poll_readable(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    /// Whether it shares its connection with others, as a line of a trunk.
+    fn is_line(&self) -> bool {
+        false
+    }
     /// From now on the connection's end must not look orderly to the peer.
     fn abort(&mut self);
 }
@@ -91,8 +99,13 @@ impl Socket {
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_read_ready(cx),
-            Self::Other(..) => Poll::Ready(Ok(())),
+            Self::Other(wire, _) => wire.poll_readable(cx),
         }
+    }
+
+    /// Whether it is a line of a trunk.
+    pub(crate) fn is_line(&self) -> bool {
+        matches!(self, Self::Other(wire, _) if wire.is_line())
     }
 
     /// Reads what is there now; `WouldBlock` when that is nothing.

@@ -109,6 +109,11 @@ impl Channel {
             .map(|sealed| Arc::clone(&sealed.cut))
     }
 
+    /// Whether it is a line of a trunk.
+    pub(crate) fn is_line(&self) -> bool {
+        self.inner.socket.is_line()
+    }
+
     /// Whether a stream has used the channel before.
     pub(crate) fn is_used(&self) -> bool {
         self.inner

@@ -31,6 +31,8 @@ pub struct Counters {
     pub paused_cut: AtomicU64,
     /// Data channels that were set up.
     pub channels_opened: AtomicU64,
+    /// Lines that were opened on trunks.
+    pub lines_opened: AtomicU64,
     /// Streams that began on a channel.
     pub streams_opened: AtomicU64,
     /// Streams that began on a channel that had carried another one.

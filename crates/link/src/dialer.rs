@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use adit_link_proto::{First, Role, SessionKeys};
+use adit_link_proto::{First, ProvedChannel, Purpose, Role, SessionKeys};
 use adit_model::ConnId;
 use adit_wire::AuthOk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::datagrams;
 use crate::agent::{DialConfig, StreamHandler, unix_now};
+use crate::carrier::Socket;
 use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::entropy::random;
@@ -20,12 +21,15 @@ use crate::forward::{ForwardError, Place};
 use crate::inner::Cut;
 use crate::path::Path;
 use crate::tasks::Tasks;
+use crate::trunk::{Driver, Trunk};
 use crate::workers::worker_index;
 
 /// How long a data channel may take to be set up.
 const SETUP_TIME: Duration = Duration::from_secs(10);
 /// Pause after a failed dial, so that a full edge is not hammered.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Most trunks, whatever the edge wants.
+const MOST_TRUNKS: usize = 64;
 
 /// Dials data channels for one link.
 pub(crate) struct Dialer {
@@ -43,6 +47,9 @@ pub(crate) struct Dialer {
     /// Channels that wait for a stream, those being dialled included.
     idle: AtomicUsize,
     open: AtomicUsize,
+    trunks_wanted: AtomicUsize,
+    /// Those being dialled included.
+    trunks: AtomicUsize,
     cuts: Mutex<Vec<Weak<Cut>>>,
 }
 
@@ -68,6 +75,8 @@ impl Dialer {
             wanted: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            trunks_wanted: AtomicUsize::new(0),
+            trunks: AtomicUsize::new(0),
             cuts: Mutex::default(),
         })
     }
@@ -86,10 +95,13 @@ impl Dialer {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The edge wants this many idle channels from now on.
-    pub(crate) fn want(self: &Arc<Self>, idle: u16) {
+    /// The edge wants this many idle channels and trunks from now on.
+    pub(crate) fn want(self: &Arc<Self>, idle: u16, trunks: u16) {
         self.wanted.store(usize::from(idle), Ordering::Relaxed);
+        let trunks = usize::from(trunks).min(MOST_TRUNKS);
+        self.trunks_wanted.store(trunks, Ordering::Relaxed);
         self.top_up();
+        self.top_up_trunks();
     }
 
     /// A visitor waits: dial one more channel at once.
@@ -125,16 +137,70 @@ impl Dialer {
                 dialer.top_up();
             }
         };
+        self.spawn(task);
+        true
+    }
+
+    /// Starts a task on the next worker.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if self.workers.is_empty() {
-            self.tasks.spawn_until_stopped(task);
-        } else {
-            let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.workers.len();
-            let stop = self.tasks.stopping().clone();
-            self.tasks.spawn_on(&self.workers[worker], async move {
-                stop.run_until_cancelled(task).await;
+            return self.tasks.spawn_until_stopped(task);
+        }
+        let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn_on(&self.workers[worker], async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
+    fn top_up_trunks(self: &Arc<Self>) {
+        let wanted = self.trunks_wanted.load(Ordering::Relaxed);
+        while !self.stop.is_cancelled() && self.trunks.load(Ordering::Relaxed) < wanted {
+            self.trunks.fetch_add(1, Ordering::Relaxed);
+            let dialer = Arc::clone(self);
+            self.spawn(async move {
+                let ran = dialer.run_trunk().await;
+                tracing::debug!(?ran, "a trunk has ended");
+                dialer.trunks.fetch_sub(1, Ordering::Relaxed);
+                let pause = tokio::time::sleep(PAUSE);
+                if dialer.stop.run_until_cancelled(pause).await.is_some() {
+                    dialer.top_up_trunks();
+                }
             });
         }
-        true
+    }
+
+    /// Dials a trunk and serves its lines to its end.
+    async fn run_trunk(self: &Arc<Self>) -> io::Result<()> {
+        let (socket, proved, theirs) =
+            tokio::time::timeout(SETUP_TIME, self.greet(Purpose::Trunk)).await??;
+        let keys = self.keys.trunk(&proved, theirs);
+        let keys = keys.map_err(io::Error::other)?;
+        let Socket::Tcp(socket) = socket else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let counters = Arc::clone(&self.counters);
+        let trunk = Trunk::new((keys, Role::Agent), self.max, counters);
+        let serve = |line| {
+            let dialer = Arc::clone(self);
+            let serve = async move { dialer.serve_line(line).await };
+            self.tasks.spawn_until_stopped(serve);
+        };
+        let leave = self.stop.cancelled();
+        Driver::new(trunk, socket).run(serve, leave).await
+    }
+
+    /// Serves one stream after the other, until the edge closes the line.
+    async fn serve_line(&self, mut line: Channel) {
+        self.watch_over(&line);
+        loop {
+            let waited = self.stop.run_until_cancelled(line.next_start()).await;
+            let Some(Ok(incoming)) = waited else { return };
+            match self.handler.handle(incoming).await {
+                Some(back) if !self.stop.is_cancelled() => line = back,
+                _ => return,
+            }
+        }
     }
 
     /// Serves one channel to its end; true when it could not be set up.
@@ -175,7 +241,7 @@ impl Dialer {
             return Err(ForwardError::Full);
         }
         let place = Place(Arc::clone(self));
-        let setup = tokio::time::timeout(SETUP_TIME, self.connect(true));
+        let setup = tokio::time::timeout(SETUP_TIME, self.connect(Purpose::Forward));
         match self.stop.run_until_cancelled(setup).await {
             None => Err(ForwardError::Gone),
             Some(Err(_)) => Err(ForwardError::Io(io::ErrorKind::TimedOut.into())),
@@ -189,27 +255,29 @@ impl Dialer {
     }
 
     async fn set_up(&self, conn: Option<ConnId>) -> io::Result<Channel> {
-        let mut channel = self.connect(false).await?;
+        let mut channel = self.connect(Purpose::Streams).await?;
         if let Some(conn) = conn {
             channel.announce(conn).map_err(io::Error::other)?;
         }
         Ok(channel)
     }
 
-    async fn connect(&self, forward: bool) -> io::Result<Channel> {
+    /// One more connection with the edge, and what its keys are drawn from.
+    async fn greet(&self, purpose: Purpose) -> io::Result<(Socket, ProvedChannel, [u8; 16])> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let ours: [u8; 16] = random()?;
-        let (header, proved) = if forward {
-            self.keys.forward_header(number, ours, unix_now())
-        } else {
-            self.keys.channel_header(number, ours, unix_now())
-        };
+        let (keys, now) = (&self.keys, unix_now());
+        let (header, proved) = keys.channel_header(number, random()?, now, purpose);
         let id = First::parse(&header).id();
         let mut socket = self.path.open(id).await?;
         socket.write_all(&header).await?;
         socket.flush().await?;
         let mut theirs = [0; 16];
         socket.read_exact(&mut theirs).await?;
+        Ok((socket, proved, theirs))
+    }
+
+    async fn connect(&self, purpose: Purpose) -> io::Result<Channel> {
+        let (socket, proved, theirs) = self.greet(purpose).await?;
         let pair = self
             .keys
             .channel(&proved, theirs, Role::Agent)
@@ -219,6 +287,12 @@ impl Dialer {
         })?;
         let channel = Channel::new(socket, pair, Arc::clone(&self.counters));
         let channel = channel.with_datagrams(datagrams);
+        self.watch_over(&channel);
+        Ok(channel)
+    }
+
+    /// So that the channel ends when the edge falls silent.
+    fn watch_over(&self, channel: &Channel) {
         if let Some(cut) = channel.cut_handle() {
             let mut cuts = self.cuts();
             if cuts.len() >= cuts.capacity() {
@@ -226,6 +300,5 @@ impl Dialer {
             }
             cuts.push(Arc::downgrade(&cut));
         }
-        Ok(channel)
     }
 }

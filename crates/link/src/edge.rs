@@ -21,6 +21,7 @@ use crate::control::Outbox;
 use crate::counters::Counters;
 use crate::forward::Asked;
 use crate::inner::Cut;
+use crate::lines::Lines;
 use crate::stream::{Stream, StreamError};
 use crate::workers::worker_index;
 
@@ -76,6 +77,7 @@ pub struct EdgeLink {
     outbox: Outbox,
     counters: Arc<Counters>,
     idle: Vec<Mutex<VecDeque<Channel>>>,
+    lines: Lines,
     waiters: Mutex<Waiters>,
     cuts: Mutex<Vec<Weak<Cut>>>,
     in_use: Arc<AtomicUsize>,
@@ -83,8 +85,8 @@ pub struct EdgeLink {
     least_idle: AtomicUsize,
     resized: Mutex<Instant>,
     began: Instant,
-    /// Microseconds; 0 before the first was measured.
-    rtt: AtomicU32,
+    /// Microseconds, the last and the least; 0 before the first was measured.
+    rtt: [AtomicU32; 2],
     ended: CancellationToken,
 }
 
@@ -115,6 +117,11 @@ impl Waiters {
     }
 }
 
+fn duration(micros: &AtomicU32) -> Option<Duration> {
+    let micros = micros.load(Ordering::Relaxed);
+    (micros > 0).then(|| Duration::from_micros(micros.into()))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -123,7 +130,7 @@ impl EdgeLink {
     /// A link whose handshake is done.
     #[must_use]
     pub fn new(facts: LinkFacts, keys: Arc<SessionKeys>, counters: Arc<Counters>) -> Arc<Self> {
-        let idle = (0..facts.workers.max(1))
+        let idle: Vec<_> = (0..facts.workers.max(1))
             .map(|_| Mutex::default())
             .collect();
         Arc::new(Self {
@@ -132,6 +139,7 @@ impl EdgeLink {
             keys,
             outbox: Outbox::default(),
             counters,
+            lines: Lines::new(idle.len()),
             idle,
             waiters: Mutex::default(),
             cuts: Mutex::default(),
@@ -139,7 +147,7 @@ impl EdgeLink {
             least_idle: AtomicUsize::new(0),
             resized: Mutex::new(Instant::now()),
             began: Instant::now(),
-            rtt: AtomicU32::new(0),
+            rtt: [const { AtomicU32::new(0) }; 2],
             ended: CancellationToken::new(),
         })
     }
@@ -177,15 +185,32 @@ impl EdgeLink {
     /// Takes in the newest round-trip time of the control channel.
     pub fn set_rtt(&self, rtt: Duration) {
         let micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
-        self.rtt.store(micros.max(1), Ordering::Relaxed);
+        let [last, least] = &self.rtt;
+        last.store(micros.max(1), Ordering::Relaxed);
+        let before = least.load(Ordering::Relaxed);
+        if before == 0 || micros < before {
+            least.store(micros.max(1), Ordering::Relaxed);
+        }
     }
 
     /// The round-trip time measured last, to a microsecond; `None` before the
     /// first heartbeat was answered.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        let micros = self.rtt.load(Ordering::Relaxed);
-        (micros > 0).then(|| Duration::from_micros(micros.into()))
+        duration(&self.rtt[0])
+    }
+
+    /// The least round-trip time of all: what the way itself takes.
+    pub(crate) fn quickest(&self) -> Option<Duration> {
+        duration(&self.rtt[1])
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Streams that are open now.
@@ -203,7 +228,8 @@ impl EdgeLink {
     /// Channels that wait for a stream.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.idle.iter().map(|queue| lock(queue).len()).sum()
+        let channels: usize = self.idle.iter().map(|queue| lock(queue).len()).sum();
+        channels + self.lines.idle()
     }
 
     /// Ends the link and every stream on it, now.
@@ -218,6 +244,7 @@ impl EdgeLink {
         for queue in &self.idle {
             lock(queue).clear();
         }
+        self.lines.clear();
     }
 
     /// Sends a message; a link whose agent does not read is cut.
@@ -234,9 +261,7 @@ impl EdgeLink {
             return;
         }
         self.watch_over(&channel);
-        self.counters
-            .channels_opened
-            .fetch_add(1, Ordering::Relaxed);
+        self.count_channel();
         self.place(channel);
         if self.ended.is_cancelled() {
             self.cut();
@@ -257,15 +282,23 @@ impl EdgeLink {
             return Err(OpenError::Full);
         }
         let usage = Usage::of(&self.in_use);
-        self.counters
-            .channels_opened
-            .fetch_add(1, Ordering::Relaxed);
+        self.count_channel();
         self.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
         Ok(channel.next_forward(usage).await?)
     }
 
+    pub(crate) fn count_channel(&self) {
+        let opened = &self.counters.channels_opened;
+        opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_line(&self) {
+        let opened = &self.counters.lines_opened;
+        opened.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// So that the channel ends with the link.
-    fn watch_over(&self, channel: &Channel) {
+    pub(crate) fn watch_over(&self, channel: &Channel) {
         if let Some(cut) = channel.cut_handle() {
             let mut cuts = lock(&self.cuts);
             if cuts.len() >= cuts.capacity() {
@@ -307,7 +340,11 @@ impl EdgeLink {
         Ok(self.begin(channel.move_here().ok_or(OpenError::NoChannel)?, start)?)
     }
 
-    fn begin(self: &Arc<Self>, channel: Channel, start: &Start) -> Result<Stream, StreamError> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        channel: Channel,
+        start: &Start,
+    ) -> Result<Stream, StreamError> {
         self.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
         if channel.is_used() {
             self.counters
@@ -411,8 +448,16 @@ impl EdgeLink {
         self.least_idle.store(0, Ordering::Relaxed);
         if after != before {
             self.wanted.store(after, Ordering::Relaxed);
-            self.send(Message::ChannelsWanted { idle: after });
+            self.wish();
         }
+    }
+
+    /// Tells the agent what it is to keep ready.
+    pub(crate) fn wish(&self) {
+        self.send(Message::ChannelsWanted {
+            idle: self.wanted.load(Ordering::Relaxed),
+            trunks: self.lines.wanted(),
+        });
     }
 
     /// Looks after the idle channels of the calling worker: drops what is
@@ -426,6 +471,7 @@ impl EdgeLink {
         channels.append(&mut held);
         *held = channels;
         drop(held);
+        self.lines.sweep(now);
         // Visitors for whom nothing was asked while the outbox was full.
         self.ask_more();
         self.want_less(now);
@@ -446,7 +492,7 @@ impl EdgeLink {
         let unused = u16::try_from(unused).unwrap_or(u16::MAX);
         let after = before.saturating_sub(unused.div_ceil(2).max(1));
         self.wanted.store(after, Ordering::Relaxed);
-        self.send(Message::ChannelsWanted { idle: after });
+        self.wish();
         self.trim(usize::from(after));
     }
 
@@ -472,7 +518,12 @@ impl Drop for AskMore<'_> {
 
 impl Home for EdgeLink {
     fn recycle(self: Arc<Self>, channel: Channel) {
-        if !self.ended.is_cancelled() {
+        if self.ended.is_cancelled() {
+            return;
+        }
+        if channel.is_line() {
+            self.lines.give(channel);
+        } else {
             self.place(channel);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! `link-proto` decides, this crate carries: sockets, timers, tasks. A link is
 //! one control channel, run by [`control`], and any number of data channels,
-//! each a TCP connection of its own that carries one visitor stream after
-//! another. [`Stream`] is what every door of the edge and every tunnel of the
+//! each a TCP connection of its own, or a line of a trunk, that carries one
+//! visitor stream after another. [`Stream`] is what every door of the edge and every tunnel of the
 //! agent reads and writes.
 //!
 //! Invariants: nothing is spawned outside [`tasks`]; every queue is bounded;
@@ -25,6 +25,7 @@ pub mod eyeballs;
 mod forward;
 mod inner;
 mod lane;
+mod lines;
 mod packed;
 mod path;
 mod peer;
@@ -36,6 +37,7 @@ mod stream_io;
 pub mod tasks;
 pub mod tls;
 pub mod told;
+mod trunk;
 pub mod websocket;
 pub mod workers;
 

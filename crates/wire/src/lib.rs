@@ -18,6 +18,7 @@ mod field;
 mod frame;
 mod message;
 mod stats;
+mod trunk;
 
 pub use admission::{AuthOk, FINISHED_FIELD, Hello, Verdict};
 pub use channel::{DataConnReady, Delivered, Forward, Reset, ResetReason, Start};
@@ -30,3 +31,4 @@ pub use message::{
     Drain, Heartbeat, MAX_ADDRESSES, Message, OpenTunnel, TunnelKind, TunnelState, TunnelStatus,
 };
 pub use stats::{Counters, MAX_STAT_TUNNELS, Stats, TunnelCounters};
+pub use trunk::{BadPiece, CREDIT_UNIT, LINE_WINDOW, Part, Piece, PieceKind, Pieces, TRUNK_HEAD};

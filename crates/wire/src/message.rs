@@ -165,6 +165,8 @@ pub enum Message {
     ChannelsWanted {
         /// How many.
         idle: u16,
+        /// How many trunks.
+        trunks: u16,
     },
     /// A sign of life.
     Heartbeat(Heartbeat),
@@ -240,7 +242,12 @@ impl Message {
                 put_fixed(out, 1, tunnel.0.to_be_bytes());
                 put_fixed(out, 2, conn.0.to_be_bytes());
             }
-            Self::ChannelsWanted { idle } => put_fixed(out, 1, idle.to_be_bytes()),
+            Self::ChannelsWanted { idle, trunks } => {
+                put_fixed(out, 1, idle.to_be_bytes());
+                if *trunks > 0 {
+                    put_fixed(out, 2, trunks.to_be_bytes());
+                }
+            }
             Self::Heartbeat(beat) => {
                 put_fixed(out, 1, beat.sequence.to_be_bytes());
                 if let Some(echo) = beat.echo {
@@ -403,13 +410,15 @@ fn decode_incoming(body: &[u8]) -> Result<Message, DecodeError> {
 }
 
 fn decode_wanted(body: &[u8]) -> Result<Message, DecodeError> {
-    let mut idle = None;
+    let (mut idle, mut trunks) = (None, None);
     each(body, |field| match field.tag {
         1 => once(&mut idle, 1, field.u16()?),
+        2 => once(&mut trunks, 2, field.u16()?),
         _ => Ok(()),
     })?;
     Ok(Message::ChannelsWanted {
         idle: need(idle, 1)?,
+        trunks: trunks.unwrap_or(0),
     })
 }
 

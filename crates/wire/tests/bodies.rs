@@ -118,7 +118,7 @@ fn message() -> impl Strategy<Value = Message> {
             tunnel: TunnelId(t),
             conn: ConnId(c)
         }),
-        any::<u16>().prop_map(|idle| Message::ChannelsWanted { idle }),
+        any::<(u16, u16)>().prop_map(|(idle, trunks)| Message::ChannelsWanted { idle, trunks }),
         any::<(u64, Option<u64>)>()
             .prop_map(|(sequence, echo)| Message::Heartbeat(Heartbeat { sequence, echo })),
         Just(Message::Superseded),
@@ -254,7 +254,7 @@ fn what_is_missing_doubled_or_malformed_is_named() {
     let decode = |body: &[u8]| Message::decode(FrameKind::CHANNELS_WANTED, body);
     assert_eq!(
         decode(&[1, 0, 2, 0, 9]),
-        Ok(Message::ChannelsWanted { idle: 9 })
+        Ok(Message::ChannelsWanted { idle: 9, trunks: 0 })
     );
     assert_eq!(decode(&[]), Err(DecodeError::Missing(1)));
     assert_eq!(decode(&[1, 0, 1, 9]), Err(DecodeError::Malformed(1)));

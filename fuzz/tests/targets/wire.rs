@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use adit_fuzz::{holds, target};
 use adit_model::{ConnId, InstanceId, LinkId, Psk, PublicKey, TunnelId, TunnelName};
 use adit_wire::{
-    AuthOk, Compression, Counters, DataConnReady, Delivered, Drain, Forward, FrameKind, Heartbeat,
-    Hello, Message, OpenTunnel, Reset, ResetReason, Start, Stats, TunnelCounters, TunnelKind,
-    TunnelState, TunnelStatus, Verdict,
+    AuthOk, BadPiece, Compression, Counters, DataConnReady, Delivered, Drain, Forward, FrameKind,
+    Heartbeat, Hello, Message, OpenTunnel, Part, Piece, PieceKind, Pieces, Reset, ResetReason,
+    Start, Stats, TRUNK_HEAD, TunnelCounters, TunnelKind, TunnelState, TunnelStatus, Verdict,
 };
 
 /// One byte of kind, then the body.
@@ -130,7 +130,7 @@ fn all_messages() -> Vec<Message> {
             tunnel,
             conn: ConnId(u64::MAX),
         },
-        Message::ChannelsWanted { idle: 8 },
+        Message::ChannelsWanted { idle: 8, trunks: 2 },
         Message::Heartbeat(Heartbeat {
             sequence: 3,
             echo: Some(2),
@@ -166,6 +166,59 @@ fn stats() -> Stats {
             counters,
         }],
     }
+}
+
+/// What a trunk carries: the same in one portion and in many, never more than
+/// there is, and heads that write themselves again.
+#[test]
+fn pieces() {
+    let line = 7;
+    let mut good = Vec::new();
+    for (kind, line, count) in [
+        (PieceKind::Data, line, 20),
+        (PieceKind::Credit, line, 64),
+        (PieceKind::Ping, 0, 0),
+        (PieceKind::Pong, 0, 0),
+        (PieceKind::Data, u32::MAX, 1),
+        (PieceKind::Close, line, 0),
+    ] {
+        let piece = Piece { kind, line, count };
+        good.extend(piece.bytes());
+        good.extend(vec![0xab; piece.payload()]);
+    }
+    holds("pieces", "each-kind", &good);
+    target("pieces", |input| {
+        let whole = taken_apart(input, input.len());
+        assert_eq!(taken_apart(input, 1), whole);
+        assert_eq!(taken_apart(input, 5), whole);
+    });
+}
+
+/// The heads, each with what followed of its payload, and what was wrong.
+fn taken_apart(input: &[u8], portion: usize) -> (Vec<(Piece, usize)>, Option<BadPiece>) {
+    let (mut pieces, mut waiting, mut found) = (Pieces::default(), Vec::new(), Vec::new());
+    for part in input.chunks(portion.max(1)) {
+        waiting.extend_from_slice(part);
+        loop {
+            let taken = match pieces.next(&waiting) {
+                Err(bad) => return (found, Some(bad)),
+                Ok(Part::Missing) => break,
+                Ok(Part::Opening(piece) | Part::Head(piece)) => {
+                    assert_eq!(waiting.first_chunk(), Some(&piece.bytes()));
+                    found.push((piece, 0));
+                    TRUNK_HEAD
+                }
+                Ok(Part::Payload { line, bytes }) => {
+                    let (piece, so_far) = found.last_mut().expect("a head before a payload");
+                    *so_far += bytes;
+                    assert!(piece.line == line && *so_far <= piece.payload() && bytes > 0);
+                    bytes
+                }
+            };
+            waiting.drain(..taken);
+        }
+    }
+    (found, None)
 }
 
 #[expect(clippy::too_many_lines, reason = "a table")]

@@ -19,6 +19,7 @@ mod forget;
 mod https;
 mod kill;
 mod lab;
+mod lines;
 mod mistakes;
 mod networks;
 mod people;

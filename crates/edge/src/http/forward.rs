@@ -153,7 +153,7 @@ impl Connection {
             .as_tunnel()
             .is_none_or(|tunnel| !self.door.parts.pools.has_other(&tunnel.name, &work.tried));
         work.tried.pop();
-        let stream = Box::pin(backend.open(self.peer.address, None, alone)).await?;
+        let stream = Box::pin(backend.open_small(self.peer.address, alone)).await?;
         work.opened = Some(Opened {
             stream,
             reused: false,
@@ -233,7 +233,7 @@ impl Connection {
         let stream = exchange.into_stream();
         let now = Instant::now();
         work.draft.ended = Some(now);
-        if reuse {
+        if reuse && !backend.outgrows(&stream) {
             self.door.give_stream(backend, stream, seconds, now);
         } else if clean {
             stream.retire(&self.door.parts.tasks);

@@ -19,6 +19,8 @@ pub struct LinkMetrics {
     pub channels_busy: Gauge,
     /// Data channels opened.
     pub channels_opened: Counter,
+    /// Lines opened on trunks.
+    pub lines_opened: Counter,
     /// Visitor streams that went over a channel used before.
     pub recycled: Counter,
     /// Visitor streams started.
@@ -64,6 +66,8 @@ impl LinkMetrics {
         page.gauge("adit_channels_busy", help, &self.channels_busy);
         let help = "Data channels opened.";
         page.counter("adit_channels_total", help, &self.channels_opened);
+        let help = "Lines opened on trunks.";
+        page.counter("adit_lines_total", help, &self.lines_opened);
         let help = "Visitor streams over a channel used before.";
         page.counter("adit_channels_recycled_total", help, &self.recycled);
         let help = "Visitor streams started.";

@@ -81,7 +81,7 @@ fn the_edges_messages_are_refused_from_an_agent() {
             seconds: 1,
             addresses: Vec::new(),
         }),
-        Message::ChannelsWanted { idle: 9 },
+        Message::ChannelsWanted { idle: 9, trunks: 2 },
     );
     let ack = Message::RekeyAck {
         epoch: 1,

@@ -176,7 +176,10 @@ fn control_bodies() -> Vec<Value> {
             &json!([[1, "u32", 3], [2, "u64", 9]]),
         ),
         message(
-            &Message::ChannelsWanted { idle: 12 },
+            &Message::ChannelsWanted {
+                idle: 12,
+                trunks: 2,
+            },
             &json!([[1, "u16", 12]]),
         ),
         message(

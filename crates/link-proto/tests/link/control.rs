@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{AES, Pair, UNIX, live};
-use adit_link_proto::{ControlError, ControlEvent, EPOCH_GRACE, First, REKEY_EVERY, Role};
+use adit_link_proto::{ControlError, ControlEvent, EPOCH_GRACE, First, Purpose, REKEY_EVERY, Role};
 use adit_model::TunnelId;
 use adit_wire::{FrameKind, Message};
 
@@ -96,10 +96,11 @@ fn timers_are_told_in_advance() {
     let mut pair = live(AES, AES);
     let start = pair.now;
     let due = pair.agent.control.poll_timeout().unwrap();
-    assert_eq!(due, start + Duration::from_secs(10));
+    // The first question goes out at once.
+    assert_eq!(due, start);
     pair.agent.control.handle_timeout(due);
     let due = pair.agent.control.poll_timeout().unwrap();
-    assert_eq!(due, start + Duration::from_secs(20));
+    assert_eq!(due, start + Duration::from_secs(10));
     pair.agent.control.handle_timeout(due);
     assert_eq!(events(&mut pair.agent.control), [ControlEvent::Dead]);
     assert_eq!(pair.agent.control.poll_timeout(), None);
@@ -124,7 +125,10 @@ fn keys_change_every_hour_and_the_old_epoch_is_erased() {
     pair.now += REKEY_EVERY - 5 * SECOND;
     let (_, seen) = pass(&mut pair, 10, true, true);
     assert!(seen.contains(&ControlEvent::WantEphemeral));
-    let (old_header, old) = pair.agent.keys.channel_header(1, [5; 16], UNIX);
+    let (old_header, old) = pair
+        .agent
+        .keys
+        .channel_header(1, [5; 16], UNIX, Purpose::Streams);
     for epoch in 1..=3 {
         rekey(&mut pair, 100 + epoch as u8 * 10);
         let rekeyed = ControlEvent::Rekeyed(epoch);
@@ -137,7 +141,10 @@ fn keys_change_every_hour_and_the_old_epoch_is_erased() {
             (pair.agent.keys.epoch(), pair.edge.keys.epoch()),
             (epoch, epoch)
         );
-        let (header, made) = pair.agent.keys.channel_header(10, [5; 16], UNIX);
+        let (header, made) = pair
+            .agent
+            .keys
+            .channel_header(10, [5; 16], UNIX, Purpose::Streams);
         assert_eq!(made.epoch, epoch);
         let proved = pair
             .edge
@@ -213,7 +220,7 @@ fn each_side_sends_only_its_own_messages() {
     let from_agent = Message::CloseTunnel {
         tunnel: TunnelId(1),
     };
-    let from_edge = Message::ChannelsWanted { idle: 1 };
+    let from_edge = Message::ChannelsWanted { idle: 1, trunks: 0 };
     for (message, agent, edge) in [
         (&from_agent, true, false),
         (&from_edge, false, true),

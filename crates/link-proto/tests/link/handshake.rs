@@ -24,7 +24,7 @@ fn a_link_comes_alive_in_each_suite() {
         let mut pair = live(agent_has, edge_has);
         assert_eq!(pair.agent.keys.suite(), expected);
         assert_eq!(pair.edge.keys.suite(), expected);
-        let message = Message::ChannelsWanted { idle: 3 };
+        let message = Message::ChannelsWanted { idle: 3, trunks: 0 };
         pair.edge.control.send(&message).unwrap();
         pair.settle();
         let event = pair.agent.control.poll_event();

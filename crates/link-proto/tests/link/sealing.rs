@@ -2,8 +2,8 @@
 
 use crate::support::{AES, CHACHA, UNIX, live};
 use adit_link_proto::{
-    FIRST_LEN, First, KeyError, NumberWindow, OpenError, Opener, ProvedChannel, Role, SealError,
-    Sealer, Suite,
+    FIRST_LEN, First, KeyError, NumberWindow, OpenError, Opener, ProvedChannel, Purpose, Role,
+    SealError, Sealer, Suite,
 };
 use adit_wire::{FrameKind, HEAD, INNER, LENGTH, MAX_FRAME, MAX_PAYLOAD, TAG};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
@@ -158,7 +158,12 @@ fn the_key_ratchets_and_the_counter_runs_on() {
 #[test]
 fn a_frame_fits_no_other_channel_direction_or_session() {
     let (pair, other) = (live(AES, AES), live(AES, CHACHA));
-    let header = |number| pair.agent.keys.channel_header(number, [5; 16], UNIX).1;
+    let header = |number| {
+        pair.agent
+            .keys
+            .channel_header(number, [5; 16], UNIX, Purpose::Streams)
+            .1
+    };
     let channel = |who: &adit_link_proto::SessionKeys, of: &ProvedChannel, role| {
         who.channel(of, [6; 16], role).unwrap()
     };
@@ -188,7 +193,10 @@ fn a_frame_fits_no_other_channel_direction_or_session() {
 #[test]
 fn a_channel_header_works_once_and_at_its_own_session() {
     let (pair, other) = (live(AES, AES), live(AES, CHACHA));
-    let (bytes, made) = pair.agent.keys.channel_header(17, [5; 16], UNIX);
+    let (bytes, made) = pair
+        .agent
+        .keys
+        .channel_header(17, [5; 16], UNIX, Purpose::Streams);
     let first = First::parse(&bytes);
     assert!(pair.edge.keys.ids_around(UNIX + 35).contains(&first.id()));
     let proved = pair.edge.keys.prove_channel(&first).unwrap();
@@ -213,7 +221,10 @@ fn a_channel_header_works_once_and_at_its_own_session() {
 #[test]
 fn an_unknown_epoch_has_no_keys() {
     let pair = live(AES, AES);
-    let (_, mut made) = pair.agent.keys.channel_header(1, [5; 16], UNIX);
+    let (_, mut made) = pair
+        .agent
+        .keys
+        .channel_header(1, [5; 16], UNIX, Purpose::Streams);
     made.epoch = 1;
     let keys = pair.edge.keys.channel(&made, [6; 16], Role::Edge);
     assert_eq!(keys.unwrap_err(), KeyError::UnknownEpoch(1));

@@ -24,7 +24,9 @@ use adit_link::tls::unverified;
 use adit_link::{
     Channel, Counters, Datagrams, Fill, Incoming, Socket, Stream, StreamError, entropy,
 };
-use adit_link_proto::{EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Suites, Timing};
+use adit_link_proto::{
+    EdgeEvent, EdgeFresh, EdgeHandshake, First, PskKeys, Purpose, Suites, Timing,
+};
 use adit_model::{Carrier, ConnId, Identity, InstanceId, LinkId, Psk, PublicKey, TunnelId};
 use adit_wire::{AuthOk, Delivered, Message, ResetReason, Start};
 use tokio::io::AsyncWriteExt;
@@ -142,6 +144,17 @@ struct World {
     counters: Arc<Counters>,
     link: watch::Receiver<Option<Arc<EdgeLink>>>,
     config: DialConfig,
+    /// Streams go by lines of a trunk.
+    lines: bool,
+}
+
+/// What a link's streams travel in.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// Each in a connection of its own of this carrier.
+    Carrier(Carrier),
+    /// Together in a trunk.
+    Lines,
 }
 
 fn psk() -> Psk {
@@ -149,11 +162,17 @@ fn psk() -> Psk {
 }
 
 impl World {
-    async fn start(carrier: Carrier, max_channels: u16) -> Self {
+    async fn start(way: Way, max_channels: u16) -> Self {
         let tasks = Tasks::new();
         let counters = Arc::new(Counters::default());
+        let carrier = match way {
+            Way::Carrier(carrier) => carrier,
+            Way::Lines => Carrier::Tcp,
+        };
         let door = Door::open(carrier, &tasks, Arc::clone(&counters)).await;
-        Self::over(door, (tasks, counters), max_channels)
+        let mut world = Self::over(door, (tasks, counters), max_channels);
+        world.lines = way == Way::Lines;
+        world
     }
 
     fn behind(listener: TcpListener, max_channels: u16) -> Self {
@@ -197,6 +216,7 @@ impl World {
             counters,
             link,
             config,
+            lines: false,
         }
     }
 
@@ -209,6 +229,12 @@ impl World {
             .unwrap()
             .clone()
             .unwrap();
+        if self.lines {
+            link.ask_for_trunks();
+            while !link.has_lines() {
+                tokio::task::yield_now().await;
+            }
+        }
         (agent, link)
     }
 }
@@ -263,6 +289,10 @@ async fn serve(
         && let Some(proved) = link.keys().prove_channel(&first)
     {
         assert!(link.keys().burn(proved.number));
+        if proved.purpose == Purpose::Trunk {
+            let (_, run) = link.take_trunk(socket, &proved).await.unwrap().unwrap();
+            return run.await;
+        }
         link.add_channel(
             answer_channel(socket, &proved, link.keys(), counters)
                 .await
@@ -333,12 +363,12 @@ fn flow(tunnel: u32) -> Start {
     }
 }
 
-async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn datagrams_keep_their_boundaries_and_their_channel(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
     let sizes = [0, 1, 1200, 65_507, 0, 9000, 65_536, 3];
     for round in 0..5u8 {
-        let stream = link.open(&flow(7)).await.unwrap();
+        let stream = link.open_small(&flow(7)).await.unwrap();
         let mut flow = Datagrams::of(stream).unwrap();
         let mut sent: Vec<_> = sizes.iter().map(|size| vec![round; *size]).collect();
         let mut sending = sent.clone().into_iter();
@@ -356,7 +386,7 @@ async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
             assert_eq!(found.await.unwrap(), Fill::Data);
             back.push(flow.datagram().to_vec());
         }
-        if carrier == Carrier::Quic {
+        if way == Way::Carrier(Carrier::Quic) {
             // They may overtake each other.
             back.sort();
             sent.sort();
@@ -370,16 +400,16 @@ async fn datagrams_keep_their_boundaries_and_their_channel(carrier: Carrier) {
     }
     // Small ones go beside the stream, where there is such a way.
     let beside = world.counters.datagrams_beside.load(Ordering::Relaxed);
-    assert_eq!(beside > 0, carrier == Carrier::Quic, "{beside}");
+    assert_eq!(beside > 0, way == Way::Carrier(Carrier::Quic), "{beside}");
     assert_eq!(world.counters.streams_opened.load(Ordering::Relaxed), 5);
     assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 2);
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn a_flow_that_is_full_takes_no_more(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn a_flow_that_is_full_takes_no_more(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
-    let mut flow = Datagrams::of(link.open(&flow(7)).await.unwrap()).unwrap();
+    let mut flow = Datagrams::of(link.open_small(&flow(7)).await.unwrap()).unwrap();
     let datagram = [7; 60_000];
     let taken = (0..10).filter(|_| flow.send(&datagram).unwrap()).count();
     assert_eq!(taken, 3, "what is above 128 KiB is not queued");
@@ -389,24 +419,24 @@ async fn a_flow_that_is_full_takes_no_more(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn bytes_and_datagrams_do_not_mix(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn bytes_and_datagrams_do_not_mix(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
-    let mut flow_of_bytes = Datagrams::of(link.open(&flow(8)).await.unwrap()).unwrap();
+    let mut flow_of_bytes = Datagrams::of(link.open_small(&flow(8)).await.unwrap()).unwrap();
     poll_fn(|cx| flow_of_bytes.poll_flush(cx)).await.unwrap();
     let broken = poll_fn(|cx| flow_of_bytes.poll_next(cx)).await;
     assert!(matches!(broken, Err(StreamError::Protocol)), "{broken:?}");
-    assert!(Datagrams::of(link.open(&start(1)).await.unwrap()).is_none());
+    assert!(Datagrams::of(link.open_small(&start(1)).await.unwrap()).is_none());
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn streams_follow_each_other_on_one_channel(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn streams_follow_each_other_on_one_channel(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
     let mut text = vec![0u8; 1_000_000];
     for round in 0..5u8 {
         text.fill(round);
-        let mut stream = link.open(&start(1)).await.unwrap();
+        let mut stream = link.open_small(&start(1)).await.unwrap();
         let mut back = Vec::new();
         let mut sent = 0;
         while back.len() < text.len() {
@@ -435,11 +465,11 @@ async fn streams_follow_each_other_on_one_channel(carrier: Carrier) {
 }
 
 /// What a stream left unread is not the next stream's.
-async fn unread_bytes_end_a_channel(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn unread_bytes_end_a_channel(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
     for tunnel in [5, 6] {
-        let mut stream = link.open(&start(tunnel)).await.unwrap();
+        let mut stream = link.open_small(&start(tunnel)).await.unwrap();
         stream.write(b"question").unwrap();
         stream.finish();
         poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -447,7 +477,7 @@ async fn unread_bytes_end_a_channel(carrier: Carrier) {
         assert_eq!(stream.buffer().is_empty(), tunnel == 6);
         // The side that left bytes unread gives the channel up.
         assert!(stream.end().await.is_none(), "{tunnel}");
-        let mut next = link.open(&start(1)).await.unwrap();
+        let mut next = link.open_small(&start(1)).await.unwrap();
         next.write(b"mine").unwrap();
         next.finish();
         poll_fn(|cx| next.poll_flush(cx)).await.unwrap();
@@ -458,11 +488,11 @@ async fn unread_bytes_end_a_channel(carrier: Carrier) {
 }
 
 /// More visitors at once than messages may wait on a control channel.
-async fn a_crowd_does_not_cost_the_link(carrier: Carrier) {
-    let mut world = World::start(carrier, 4096).await;
+async fn a_crowd_does_not_cost_the_link(way: Way) {
+    let mut world = World::start(way, 4096).await;
     let (_agent, link) = world.join().await;
     let visit = async || {
-        let mut stream = link.open(&start(1)).await?;
+        let mut stream = link.open_small(&start(1)).await?;
         stream.write(b"here").unwrap();
         stream.finish();
         poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -478,11 +508,21 @@ async fn a_crowd_does_not_cost_the_link(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn a_visitor_that_leaves_waits_no_more(carrier: Carrier) {
-    let mut world = World::start(carrier, 4096).await;
+/// Nobody waits for a line.
+#[tokio::test]
+async fn a_visitor_that_leaves_waits_no_more() {
+    for carrier in [Carrier::Tcp, Carrier::Quic, Carrier::WebSocket] {
+        leave_early(Way::Carrier(carrier)).await;
+    }
+}
+
+async fn leave_early(way: Way) {
+    let mut world = World::start(way, 4096).await;
     let (_agent, link) = world.join().await;
     let start = start(1);
-    let mut waiting: Vec<_> = (0..1000).map(|_| Box::pin(link.open(&start))).collect();
+    let mut waiting: Vec<_> = (0..1000)
+        .map(|_| Box::pin(link.open_small(&start)))
+        .collect();
     poll_fn(|cx| {
         for one in &mut waiting {
             assert!(one.as_mut().poll(cx).is_pending() || link.waiting() == 0);
@@ -496,10 +536,10 @@ async fn a_visitor_that_leaves_waits_no_more(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn half_close_is_kept_both_ways(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn half_close_is_kept_both_ways(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
-    let mut stream = link.open(&start(1)).await.unwrap();
+    let mut stream = link.open_small(&start(1)).await.unwrap();
     stream.write(b"last words").unwrap();
     stream.finish();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -509,11 +549,11 @@ async fn half_close_is_kept_both_ways(carrier: Carrier) {
 }
 
 /// Who ends last says in the same write that it has handed on everything.
-async fn the_last_end_is_also_a_receipt(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn the_last_end_is_also_a_receipt(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
     for _ in 0..3 {
-        let mut stream = link.open(&start(5)).await.unwrap();
+        let mut stream = link.open_small(&start(5)).await.unwrap();
         poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
         assert_eq!(read_to_end(&mut stream).await.unwrap(), b"answer and more");
         stream.conclude();
@@ -526,7 +566,7 @@ async fn the_last_end_is_also_a_receipt(carrier: Carrier) {
     }
     assert!(world.counters.streams_recycled.load(Ordering::Relaxed) >= 1);
     // Before the other side has ended it is no receipt: more may come.
-    let mut stream = link.open(&start(1)).await.unwrap();
+    let mut stream = link.open_small(&start(1)).await.unwrap();
     stream.write(b"last words").unwrap();
     stream.conclude();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
@@ -535,10 +575,10 @@ async fn the_last_end_is_also_a_receipt(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn a_refusal_has_its_reason_and_delivered_nothing(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn a_refusal_has_its_reason_and_delivered_nothing(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
-    let mut stream = link.open(&start(2)).await.unwrap();
+    let mut stream = link.open_small(&start(2)).await.unwrap();
     stream.write(&[7; 100_000]).unwrap();
     let error = poll_fn(|cx| {
         let _ = stream.poll_flush(cx);
@@ -559,10 +599,10 @@ async fn a_refusal_has_its_reason_and_delivered_nothing(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn a_channel_that_ends_early_is_no_clean_end(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn a_channel_that_ends_early_is_no_clean_end(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
-    let mut stream = link.open(&start(3)).await.unwrap();
+    let mut stream = link.open_small(&start(3)).await.unwrap();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
     let error = read_to_end(&mut stream).await.unwrap_err();
     assert!(
@@ -572,17 +612,20 @@ async fn a_channel_that_ends_early_is_no_clean_end(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn cutting_a_link_wakes_its_streams(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn cutting_a_link_wakes_its_streams(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (mut agent, link) = world.join().await;
-    let mut stream = link.open(&start(4)).await.unwrap();
+    let mut stream = link.open_small(&start(4)).await.unwrap();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
     poll_fn(|cx| stream.poll_fill(cx)).await.unwrap();
     stream.consume(usize::MAX);
     let cut = async { link.cut() };
     let (ended, ()) = tokio::join!(poll_fn(|cx| stream.poll_fill(cx)), cut);
     assert!(matches!(ended, Err(StreamError::Truncated)));
-    assert!(matches!(link.open(&start(1)).await, Err(OpenError::Gone)));
+    assert!(matches!(
+        link.open_small(&start(1)).await,
+        Err(OpenError::Gone)
+    ));
     loop {
         if let adit_link::agent::LinkEvent::Lost(_) = agent.event().await {
             break;
@@ -592,10 +635,10 @@ async fn cutting_a_link_wakes_its_streams(carrier: Carrier) {
 }
 
 /// Also one from which nothing is read, because its visitor reads nothing.
-async fn a_stream_that_nobody_reads_is_told_of_the_cut(carrier: Carrier) {
-    let mut world = World::start(carrier, 16).await;
+async fn a_stream_that_nobody_reads_is_told_of_the_cut(way: Way) {
+    let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
-    let mut stream = link.open(&start(4)).await.unwrap();
+    let mut stream = link.open_small(&start(4)).await.unwrap();
     poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
     let told = async { poll_fn(|cx| stream.poll_cut(cx)).await };
     let cut = async { link.cut() };
@@ -604,23 +647,26 @@ async fn a_stream_that_nobody_reads_is_told_of_the_cut(carrier: Carrier) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
-async fn a_link_has_a_limit_of_channels(carrier: Carrier) {
-    let mut world = World::start(carrier, 2).await;
+async fn a_link_has_a_limit_of_channels(way: Way) {
+    let mut world = World::start(way, 2).await;
     let (_agent, link) = world.join().await;
-    let first = link.open(&start(1)).await.unwrap();
-    let _second = link.open(&start(1)).await.unwrap();
-    assert!(matches!(link.open(&start(1)).await, Err(OpenError::Full)));
+    let first = link.open_small(&start(1)).await.unwrap();
+    let _second = link.open_small(&start(1)).await.unwrap();
+    assert!(matches!(
+        link.open_small(&start(1)).await,
+        Err(OpenError::Full)
+    ));
     first.retire(&world.tasks);
     while link.in_use() > 1 {
         tokio::task::yield_now().await;
     }
-    assert!(link.open(&start(1)).await.is_ok());
+    assert!(link.open_small(&start(1)).await.is_ok());
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
 async fn a_wrong_secret_meets_silence() {
-    let world = World::start(Carrier::Tcp, 2).await;
+    let world = World::start(Way::Carrier(Carrier::Tcp), 2).await;
     let config = DialConfig {
         psk: Psk::from_random(std::array::from_fn(|i| i as u8)),
         ..world.config.clone()
@@ -685,6 +731,8 @@ macro_rules! conformance {
         $(mod $carrier {
             use adit_model::Carrier;
 
+            use super::Way;
+
             conformance!(@ $which;
                 datagrams_keep_their_boundaries_and_their_channel
                 a_flow_that_is_full_takes_no_more
@@ -692,7 +740,6 @@ macro_rules! conformance {
                 streams_follow_each_other_on_one_channel
                 unread_bytes_end_a_channel
                 a_crowd_does_not_cost_the_link
-                a_visitor_that_leaves_waits_no_more
                 half_close_is_kept_both_ways
                 the_last_end_is_also_a_receipt
                 a_refusal_has_its_reason_and_delivered_nothing
@@ -712,7 +759,8 @@ macro_rules! conformance {
 }
 
 conformance! {
-    tcp = Carrier::Tcp;
-    quic = Carrier::Quic;
-    websocket = Carrier::WebSocket;
+    tcp = Way::Carrier(Carrier::Tcp);
+    quic = Way::Carrier(Carrier::Quic);
+    websocket = Way::Carrier(Carrier::WebSocket);
+    lines = Way::Lines;
 }

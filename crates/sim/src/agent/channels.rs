@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use adit_link_proto::{ProvedChannel, Role};
+use adit_link_proto::{ProvedChannel, Purpose, Role};
 use adit_model::{ConnId, PublicKey};
 use adit_wire::{DataConnReady, FrameKind, Start};
 
@@ -36,7 +36,9 @@ impl Agent {
         let (number, random) = (link.next_number, self.rng.bytes());
         link.next_number += 1;
         let unix = self.clock.wall(now);
-        let (header, made) = link.keys.channel_header(number, random, unix);
+        let (header, made) = link
+            .keys
+            .channel_header(number, random, unix, Purpose::Streams);
         let conn = net.connect();
         net.send(conn, Side::Agent, &header, now);
         let input = Vec::new();

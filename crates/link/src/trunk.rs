@@ -1,0 +1,191 @@
+//! Trunks: one TCP connection of a near link that carries many lines, each a
+//! [`Channel`] like any other.
+//!
+//! Where the way is short, a small request costs the kernel's passes between
+//! edge and agent more than anything else, and each pass moves one request.
+//! What the lines of a trunk have to send is written together, as much as is
+//! there when the other tasks of the worker have had their turn.
+//!
+//! A trunk adds no secrecy and no meaning: each line has keys of its own, so
+//! that bytes which were altered, moved to another line or left out end a
+//! stream but never pass for its end. A line that is not read holds at most
+//! [`LINE_WINDOW`] and holds up no other.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use adit_link_proto::{Role, TrunkKeys};
+use adit_wire::{LINE_WINDOW, Piece, PieceKind, TRUNK_HEAD};
+use futures_util::task::AtomicWaker;
+
+use crate::buffer::Buffer;
+use crate::carrier::Wire;
+use crate::channel::Channel;
+use crate::counters::Counters;
+
+mod driver;
+mod line;
+
+pub(crate) use driver::Driver;
+use line::Line;
+
+/// What may wait for the connection before writers have to.
+const HIGH_WATER: usize = 192 * 1024;
+/// What may wait with the small pieces that nobody holds back; above it the
+/// peer has stopped reading.
+const MOST: usize = 2 * HIGH_WATER;
+
+/// What the lines of a trunk share.
+pub(crate) struct Trunk {
+    state: Mutex<State>,
+    /// Whoever reads and writes the connection.
+    driver: AtomicWaker,
+    keys: TrunkKeys,
+    role: Role,
+    /// Most lines at a time.
+    most: usize,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Pieces that wait for the connection.
+    out: Buffer,
+    slots: HashMap<u32, Slot>,
+    /// The line that was opened last.
+    last: u32,
+    /// Writers that wait for room in `out`.
+    blocked: Vec<Waker>,
+    /// The connection has ended.
+    over: bool,
+}
+
+/// One line.
+struct Slot {
+    inbox: Buffer,
+    /// Bytes that the reader took and the peer does not know of.
+    owed: usize,
+    /// Bytes that may still be sent.
+    credit: usize,
+    /// The peer has closed it.
+    closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            inbox: Buffer::default(),
+            owed: 0,
+            credit: LINE_WINDOW,
+            closed: false,
+            reader: None,
+            writer: None,
+        }
+    }
+}
+
+impl Slot {
+    fn close(&mut self) -> impl Iterator<Item = Waker> {
+        self.closed = true;
+        self.reader.take().into_iter().chain(self.writer.take())
+    }
+}
+
+impl State {
+    /// Queues a piece; `payload` belongs to one of data.
+    fn queue(&mut self, kind: PieceKind, line: u32, count: u16, payload: &[u8]) {
+        let piece = Piece { kind, line, count };
+        let length = TRUNK_HEAD + payload.len();
+        self.out.reserve(length);
+        let (head, rest) = self.out.room().split_at_mut(TRUNK_HEAD);
+        head.copy_from_slice(&piece.bytes());
+        rest[..payload.len()].copy_from_slice(payload);
+        self.out.end += length;
+    }
+}
+
+impl Trunk {
+    /// A trunk with lines for the side that plays `role`, `most` at a time.
+    pub(crate) fn new(
+        (keys, role): (TrunkKeys, Role),
+        most: usize,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            driver: AtomicWaker::new(),
+            keys,
+            role,
+            most,
+            counters,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its connection has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state().over
+    }
+
+    /// Edge: a new line; `None` when there can be no more. The agent hears of
+    /// it by its first bytes.
+    pub(crate) fn open(self: &Arc<Self>) -> Option<Channel> {
+        let mut state = self.state();
+        if state.over || state.slots.len() >= self.most {
+            return None;
+        }
+        let id = state.last.checked_add(1)?;
+        state.last = id;
+        state.slots.insert(id, Slot::default());
+        drop(state);
+        self.channel(id)
+    }
+
+    fn channel(self: &Arc<Self>, id: u32) -> Option<Channel> {
+        // Dropped, it closes the line.
+        let line: Box<dyn Wire> = Box::new(Line::new(Arc::clone(self), id));
+        let keys = self.keys.line(id, self.role).ok()?;
+        Some(Channel::new(line, keys, Arc::clone(&self.counters)))
+    }
+
+    /// The connection has ended: so have its lines.
+    fn end(&self) {
+        let mut state = self.state();
+        state.over = true;
+        let mut wakers = std::mem::take(&mut state.blocked);
+        for slot in state.slots.values_mut() {
+            wakers.extend(slot.close());
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Puts bytes of a line where its reader finds them; whom to wake. What
+    /// nobody reads any more is forgotten.
+    fn deliver(state: &mut State, id: u32, bytes: &[u8]) -> io::Result<Option<Waker>> {
+        let Some(slot) = state.slots.get_mut(&id) else {
+            return Ok(None);
+        };
+        if slot.closed || slot.inbox.len() + bytes.len() > LINE_WINDOW {
+            return Err(violation("bytes beyond a line's credit or end"));
+        }
+        slot.inbox.reserve(bytes.len());
+        slot.inbox.room()[..bytes.len()].copy_from_slice(bytes);
+        slot.inbox.end += bytes.len();
+        Ok(slot.reader.take())
+    }
+}
+
+fn violation(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+use std::future::pending;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_link_proto::Suite;
+use adit_wire::CREDIT_UNIT;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::tasks::Tasks;
+
+/// A trunk, what becomes of it, and by hand its other end.
+struct World {
+    trunk: Arc<Trunk>,
+    ended: oneshot::Receiver<io::Result<()>>,
+    far: TcpStream,
+    _tasks: Tasks,
+}
+
+impl World {
+    async fn new(role: Role) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let keys = TrunkKeys::new(Suite::ChaCha20Poly1305, (1, 0), [7; 32]);
+        let trunk = Trunk::new((keys, role), 4, Arc::default());
+        let driver = Driver::new(Arc::clone(&trunk), near.unwrap());
+        let (tell, ended) = oneshot::channel();
+        let tasks = Tasks::new();
+        tasks.spawn_until_stopped(async move {
+            drop(tell.send(driver.run(drop, pending()).await));
+        });
+        Self {
+            trunk,
+            ended,
+            far: far.unwrap().0,
+            _tasks: tasks,
+        }
+    }
+
+    fn line(&self) -> Line {
+        let mut state = self.trunk.state();
+        state.last += 1;
+        let id = state.last;
+        state.slots.insert(id, Slot::default());
+        Line::new(Arc::clone(&self.trunk), id)
+    }
+
+    async fn say(&mut self, kind: PieceKind, line: u32, count: u16) {
+        let piece = Piece { kind, line, count };
+        self.far.write_all(&piece.bytes()).await.unwrap();
+        let payload = vec![b'x'; piece.payload()];
+        self.far.write_all(&payload).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> (Piece, Vec<u8>) {
+        let mut head = [0; TRUNK_HEAD];
+        self.far.read_exact(&mut head).await.unwrap();
+        let piece = Piece::parse(head).unwrap();
+        let mut payload = vec![0; piece.payload()];
+        self.far.read_exact(&mut payload).await.unwrap();
+        (piece, payload)
+    }
+
+    async fn refused(self, why: &str) {
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.ended);
+        let error = ended.await.expect(why).unwrap().expect_err(why);
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{why}: {error}");
+        assert!(self.trunk.is_over() && self.trunk.open().is_none(), "{why}");
+    }
+}
+
+fn piece(kind: PieceKind, line: u32, count: u16) -> Piece {
+    Piece { kind, line, count }
+}
+
+/// As many bytes as the line takes at once.
+fn fill(line: &mut Line, bytes: &[u8]) -> usize {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut taken = 0;
+    while let Poll::Ready(count) = Pin::new(&mut *line).poll_write(&mut cx, bytes) {
+        taken += count.unwrap();
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_read_holds_a_window_and_no_other_up() {
+    let mut world = World::new(Role::Edge).await;
+    let (mut stuck, mut other) = (world.line(), world.line());
+    // Nobody has told that it took something.
+    assert_eq!(fill(&mut stuck, &[7; 50_000]), LINE_WINDOW);
+    other.write_all(b"hello").await.unwrap();
+    let mut heard = 0;
+    loop {
+        let (head, payload) = world.hear().await;
+        if head.line == 2 {
+            assert_eq!(payload, b"hello");
+            break;
+        }
+        heard += payload.len();
+    }
+    assert_eq!(heard, LINE_WINDOW);
+    world.say(PieceKind::Credit, 1, 3).await;
+    stuck.write_all(&[7; 3 * CREDIT_UNIT]).await.unwrap();
+    assert_eq!(world.hear().await.0, piece(PieceKind::Data, 1, 3072));
+    assert_eq!(fill(&mut stuck, b"more"), 0);
+
+    // The other way it is the sender who must keep to it.
+    for _ in 0..LINE_WINDOW / 0x8000 {
+        world.say(PieceKind::Data, 2, 0x8000).await;
+    }
+    let mut first = [0; 0x8000];
+    other.read_exact(&mut first).await.unwrap();
+    world.say(PieceKind::Data, 2, 0x8000).await;
+    world.say(PieceKind::Data, 2, 1).await;
+    world.refused("a byte beyond the window").await;
+}
+
+#[tokio::test]
+async fn a_reader_gives_credit_back() {
+    let mut world = World::new(Role::Edge).await;
+    let mut line = world.line();
+    let half = u16::try_from(LINE_WINDOW / 2 / CREDIT_UNIT).unwrap();
+    for _ in 0..8 {
+        world.say(PieceKind::Data, 1, 0x8000).await;
+        world.say(PieceKind::Data, 1, 0x8000).await;
+        let mut bytes = vec![0; LINE_WINDOW / 2];
+        line.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(world.hear().await.0, piece(PieceKind::Credit, 1, half));
+    }
+    assert!(!world.trunk.is_over());
+}
+
+#[tokio::test]
+async fn what_no_peer_says_ends_the_trunk() {
+    for (why, kind, line, count) in [
+        ("a line that an agent opens", PieceKind::Data, 2, 1),
+        ("an end of no line", PieceKind::Close, 2, 0),
+        ("credit of no line", PieceKind::Credit, 2, 1),
+        ("credit that was not used", PieceKind::Credit, 1, 1),
+    ] {
+        let mut world = World::new(Role::Edge).await;
+        let _line = world.line();
+        world.say(kind, line, count).await;
+        world.refused(why).await;
+    }
+    let mut world = World::new(Role::Edge).await;
+    world.far.write_all(&[9; TRUNK_HEAD]).await.unwrap();
+    world.refused("a head of no kind").await;
+
+    let mut world = World::new(Role::Agent).await;
+    world.say(PieceKind::Data, 2, 1).await;
+    world.refused("a line out of its turn").await;
+
+    let mut world = World::new(Role::Edge).await;
+    let _line = world.line();
+    world.say(PieceKind::Close, 1, 0).await;
+    world.say(PieceKind::Data, 1, 1).await;
+    world.refused("bytes after an end").await;
+}
+
+/// Its peer opens lines, and nobody serves them for long.
+#[tokio::test]
+async fn lines_have_a_limit_and_are_closed() {
+    let mut world = World::new(Role::Agent).await;
+    for id in 1..=9 {
+        world.say(PieceKind::Data, id, 5).await;
+        // Dropped at once, so that there is room for the next.
+        assert_eq!(world.hear().await.0, piece(PieceKind::Close, id, 0));
+        // What was under way then belongs to nobody.
+        world.say(PieceKind::Data, id, 5).await;
+        world.say(PieceKind::Credit, id, 5).await;
+    }
+    let edge = World::new(Role::Edge).await;
+    let lines: Vec<_> = (0..4).map(|_| edge.trunk.open().unwrap()).collect();
+    assert!(edge.trunk.open().is_none());
+    drop(lines);
+    assert!(edge.trunk.open().is_some());
+}
+
+#[tokio::test]
+async fn the_connections_end_is_the_end_of_all_lines() {
+    let mut world = World::new(Role::Edge).await;
+    let mut line = world.line();
+    world.say(PieceKind::Data, 1, 3).await;
+    let mut some = [0];
+    line.read_exact(&mut some).await.unwrap();
+    drop(world.far);
+    assert!(world.ended.await.unwrap().is_ok());
+    // What came before is there.
+    let mut rest = Vec::new();
+    line.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"xx");
+    assert!(line.write_all(b"?").await.is_err());
+    assert!(world.trunk.open().is_none());
+}
+
+#[tokio::test]
+async fn writers_wait_while_the_connection_takes_nothing() {
+    let mut world = World::new(Role::Edge).await;
+    let mut lines: Vec<_> = (0..64).map(|_| world.line()).collect();
+    let mut taken = 0;
+    // The system's own buffers are full at some time.
+    for line in &mut lines {
+        taken += fill(line, &[1; 60_000]);
+        tokio::task::yield_now().await;
+    }
+    let waiting = world.trunk.state().out.len();
+    assert!(waiting <= HIGH_WATER + 0x1_0000 + TRUNK_HEAD, "{waiting}");
+    let mut heard = 0;
+    while heard < taken {
+        heard += world.hear().await.1.len();
+    }
+    let mut line = lines.pop().unwrap();
+    line.write_all(b"goes on").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_is_asked_and_given_up() {
+    let mut world = World::new(Role::Edge).await;
+    let _line = world.line();
+    assert_eq!(world.hear().await.0, piece(PieceKind::Ping, 0, 0));
+    world.say(PieceKind::Pong, 0, 0).await;
+    for _ in 0..2 {
+        assert_eq!(world.hear().await.0, piece(PieceKind::Ping, 0, 0));
+    }
+    let ended = (&mut world.ended).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+
+    let mut world = World::new(Role::Edge).await;
+    world.say(PieceKind::Ping, 0, 0).await;
+    assert_eq!(world.hear().await.0, piece(PieceKind::Pong, 0, 0));
+}
+
+#[tokio::test]
+async fn a_line_reads_in_any_portions() {
+    let mut world = World::new(Role::Edge).await;
+    let mut line = world.line();
+    world.say(PieceKind::Data, 1, 10).await;
+    let mut heard = 0;
+    while heard < 10 {
+        let (mut room, mut cx) = ([0; 3], Context::from_waker(Waker::noop()));
+        let mut into = ReadBuf::new(&mut room);
+        if Pin::new(&mut line).poll_read(&mut cx, &mut into).is_ready() {
+            heard += into.filled().len();
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(heard, 10);
+}
