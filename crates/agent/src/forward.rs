@@ -17,8 +17,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::connect::NotReached;
 use crate::datagrams;
 use crate::events::{AgentEvent, Teller, Visitor, VisitorChange};
-use crate::random;
 use crate::pump::{Broken, Carried, pump, pump_answer};
+use crate::random;
 use crate::settings::Peers;
 use crate::tunnels::{Tunnel, Tunnels};
 

@@ -29,7 +29,7 @@ use crate::control::Control;
 use crate::http::{DoorParts, HttpDoor, HttpSettings};
 use crate::https::HttpsDoor;
 use crate::limits::{LimitSettings, Limits, Threshold, UnprovedSockets};
-use crate::link::{LinkDoor, LinkSettings};
+use crate::link::{LinkDoor, LinkSettings, Trunks};
 use crate::listen::Counted;
 use crate::metrics::{Door, Metrics, descriptor_limit};
 use crate::ports::Ports;
@@ -54,6 +54,8 @@ const HANDSHAKES: usize = 1024;
 pub(crate) struct Ground {
     pub(crate) workers: Vec<Handle>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of the links' driver.
+    pub(crate) counters: Arc<Counters>,
     pub(crate) seldom: Arc<Seldom>,
     /// Owner of listeners.
     pub(crate) doors: Tasks,
@@ -64,6 +66,14 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
+    /// Where trunks run.
+    fn trunks(&self) -> Trunks {
+        Trunks {
+            tasks: self.links.clone(),
+            workers: self.workers.clone(),
+        }
+    }
+
     /// Where a door's connections are counted.
     pub(crate) fn counted(&self, door: Door) -> Counted {
         Counted {
@@ -219,7 +229,6 @@ pub(crate) fn parts(
     let admission = admission(config, kept, &limits, &metrics)?;
     let rules = Arc::new(rules(config, Instant::now()));
     let registry = Registry::new(registry_rules(config, Arc::clone(&rules)));
-    let counters = Arc::new(Counters::default());
     let url_pattern = url_pattern(config, at);
     let reached = Reached::at(config, at.link, at.quic, at.https);
     let visitors = Visitors::new(config, &registry, &rules, &limits)?;
@@ -255,11 +264,10 @@ pub(crate) fn parts(
             unproved: UnprovedSockets::new(config.limits.unproved as usize, Arc::clone(&metrics)),
             handshakes: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&metrics),
-            counters: Arc::clone(&counters),
+            counters: Arc::clone(&ground.counters),
             settings: link_settings(config, (&url_pattern, &reached), ground.workers.len()),
             next_link: AtomicU64::new(1),
-            tasks: ground.links.clone(),
-            workers: ground.workers.clone(),
+            trunks: ground.trunks(),
         }),
         api: visitors.api(ground),
         control: Control::new(Arc::clone(&admission), reached.clone(), status, owner),
@@ -267,7 +275,7 @@ pub(crate) fn parts(
         ports: [(ports, TunnelKind::Tcp), (udp_ports, TunnelKind::Udp)],
         admission,
         metrics,
-        counters,
+        counters: Arc::clone(&ground.counters),
         reached,
         url_pattern,
     })

@@ -87,12 +87,32 @@ pub struct LinkDoor {
     pub counters: Arc<Counters>,
     /// What links are told.
     pub settings: LinkSettings,
-    /// Owner of trunks.
-    pub(crate) tasks: Tasks,
-    /// Where they run.
-    pub(crate) workers: Vec<Handle>,
+    /// Where trunks run.
+    pub(crate) trunks: Trunks,
     /// The next link's id.
     pub next_link: AtomicU64,
+}
+
+/// Where trunks run.
+pub(crate) struct Trunks {
+    /// Their owner.
+    pub(crate) tasks: Tasks,
+    /// One of them each.
+    pub(crate) workers: Vec<Handle>,
+}
+
+impl Trunks {
+    /// Runs a trunk on its worker until it ends or all have to.
+    fn spawn(&self, worker: usize, run: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.tasks.stopping().clone();
+        let run = async move {
+            stop.run_until_cancelled(run).await;
+        };
+        match self.workers.get(worker) {
+            Some(worker) => self.tasks.spawn_on(worker, run),
+            None => self.tasks.spawn(run),
+        }
+    }
 }
 
 /// A first message that proves a secret, and which.
@@ -210,22 +230,13 @@ impl LinkDoor {
     }
 
     async fn take_trunk(&self, socket: Socket, link: &Arc<EdgeLink>, proved: &ProvedChannel) {
-        let (worker, run) = match link.take_trunk(socket, proved).await {
-            Ok(Some(taken)) => taken,
+        match link.take_trunk(socket, proved).await {
+            Ok(Some((worker, run))) => self.trunks.spawn(worker, run),
             // The agent was asked for no more than there are workers.
-            Ok(None) => return,
+            Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%error, link = %link.facts().id, "trunk was not set up");
-                return;
             }
-        };
-        let stop = self.tasks.stopping().clone();
-        let run = async move {
-            stop.run_until_cancelled(run).await;
-        };
-        match self.workers.get(worker) {
-            Some(worker) => self.tasks.spawn_on(worker, run),
-            None => self.tasks.spawn(run),
         }
     }
 

@@ -168,6 +168,7 @@ impl Edge {
         let ground = Ground {
             workers: workers.handles().to_vec(),
             metrics: Arc::default(),
+            counters: Arc::default(),
             seldom: Arc::default(),
             doors: Tasks::new(),
             streams: Tasks::new(),

@@ -2,9 +2,9 @@
 //!
 //! `link-proto` decides, this crate carries: sockets, timers, tasks. A link is
 //! one control channel, run by [`control`], and any number of data channels,
-//! each a TCP connection of its own, or a line of a trunk, that carries one
-//! visitor stream after another. [`Stream`] is what every door of the edge and every tunnel of the
-//! agent reads and writes.
+//! each a connection of its own or a line of a trunk, that carries one visitor
+//! stream after another. [`Stream`] is what every door of the edge and every
+//! tunnel of the agent reads and writes.
 //!
 //! Invariants: nothing is spawned outside [`tasks`]; every queue is bounded;
 //! a buffer exists only while bytes flow; a stream that did not end in order

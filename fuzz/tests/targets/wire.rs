@@ -209,9 +209,11 @@ fn taken_apart(input: &[u8], portion: usize) -> (Vec<(Piece, usize)>, Option<Bad
                     TRUNK_HEAD
                 }
                 Ok(Part::Payload { line, bytes }) => {
-                    let (piece, so_far) = found.last_mut().expect("a head before a payload");
-                    *so_far += bytes;
-                    assert!(piece.line == line && *so_far <= piece.payload() && bytes > 0);
+                    let last = found.last_mut();
+                    assert!(last.is_some_and(|(piece, so_far): &mut (Piece, usize)| {
+                        *so_far += bytes;
+                        piece.line == line && *so_far <= piece.payload() && bytes > 0
+                    }));
                     bytes
                 }
             };

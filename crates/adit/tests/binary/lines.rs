@@ -120,7 +120,7 @@ fn requests_of_many_visitors_share_a_trunk() {
 }
 
 /// Whether the answer ended before it was whole, in time.
-fn cut_short(visitor: Socket, killed: Instant) {
+fn cut_short(visitor: &Socket, killed: Instant) {
     let (mut count, mut bytes) = (0, vec![0; 1 << 16]);
     while let Ok(got @ 1..) = visitor.stream().read(&mut bytes) {
         count += got;
@@ -142,7 +142,7 @@ fn a_killed_agent_cuts_its_lines_and_comes_back() {
     let killed = Instant::now();
     drop(agent.process.kill());
     for visitor in visitors {
-        cut_short(visitor, killed);
+        cut_short(&visitor, killed);
     }
     until_true("nothing of it is left", || {
         busy.edge.metric("adit_channels_busy") < 1.0 && busy.edge.metric("adit_channels_idle") < 1.0

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::support::{AES, Pair, UNIX, live};
-use adit_link_proto::{ControlError, ControlEvent, EPOCH_GRACE, First, Purpose, REKEY_EVERY, Role};
+use adit_link_proto::{
+    ControlError, ControlEvent, EPOCH_GRACE, FIRST_LEN, First, ProvedChannel, Purpose, REKEY_EVERY,
+    Role,
+};
 use adit_model::TunnelId;
 use adit_wire::{FrameKind, Message};
 
@@ -119,16 +122,18 @@ fn rekey(pair: &mut Pair, salt: u8) {
     pair.settle();
 }
 
+fn header(pair: &Pair, number: u64) -> ([u8; FIRST_LEN], ProvedChannel) {
+    let keys = &pair.agent.keys;
+    keys.channel_header(number, [5; 16], UNIX, Purpose::Streams)
+}
+
 #[test]
 fn keys_change_every_hour_and_the_old_epoch_is_erased() {
     let mut pair = live(AES, AES);
     pair.now += REKEY_EVERY - 5 * SECOND;
     let (_, seen) = pass(&mut pair, 10, true, true);
     assert!(seen.contains(&ControlEvent::WantEphemeral));
-    let (old_header, old) = pair
-        .agent
-        .keys
-        .channel_header(1, [5; 16], UNIX, Purpose::Streams);
+    let (old_header, old) = header(&pair, 1);
     for epoch in 1..=3 {
         rekey(&mut pair, 100 + epoch as u8 * 10);
         let rekeyed = ControlEvent::Rekeyed(epoch);
@@ -141,10 +146,7 @@ fn keys_change_every_hour_and_the_old_epoch_is_erased() {
             (pair.agent.keys.epoch(), pair.edge.keys.epoch()),
             (epoch, epoch)
         );
-        let (header, made) = pair
-            .agent
-            .keys
-            .channel_header(10, [5; 16], UNIX, Purpose::Streams);
+        let (header, made) = header(&pair, 10);
         assert_eq!(made.epoch, epoch);
         let proved = pair
             .edge

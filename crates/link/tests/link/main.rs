@@ -729,9 +729,7 @@ async fn a_peer_that_does_not_read_is_dead_in_time() {
 macro_rules! conformance {
     ($($carrier:ident = $which:expr;)*) => {
         $(mod $carrier {
-            use adit_model::Carrier;
-
-            use super::Way;
+            use super::*;
 
             conformance!(@ $which;
                 datagrams_keep_their_boundaries_and_their_channel
