@@ -12,6 +12,9 @@ use adit_model::{Code, JoinString};
 
 use crate::failure::Failure;
 
+/// Doors whose address is an option of the command line, too.
+const OPTIONS: [&str; 4] = ["http", "https", "link", "api"];
+
 /// Starts an edge with all its doors. `elsewhere` says where else than by an
 /// option its doors are set.
 ///
@@ -25,10 +28,16 @@ pub(crate) async fn start(config: EdgeConfig, elsewhere: &str) -> Result<Edge, F
         {
             let port = address.port();
             let free = SocketAddr::new(address.ip(), port.checked_add(1).unwrap_or(0));
-            let option = door.to_ascii_lowercase();
+            let key = door.to_ascii_lowercase();
+            let other = if OPTIONS.contains(&&*key) {
+                format!("--{key} {free}{elsewhere}")
+            } else {
+                format!("{key} = \"{free}\" under [doors]")
+            };
+            let sockets = if key == "quic" { "-lunp" } else { "-ltnp" };
             let remedy = format!(
-                "see who listens there (ss -ltnp 'sport = :{port}') and stop it, \
-                 or give the door another address: --{option} {free}{elsewhere}"
+                "see who listens there (ss {sockets} 'sport = :{port}') and stop it, \
+                 or give the door another address: {other}"
             );
             return Failure::with(code, error, remedy);
         }

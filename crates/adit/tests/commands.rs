@@ -7,7 +7,7 @@
 )]
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -502,6 +502,23 @@ fn a_port_in_use_is_told_with_the_door() {
         1,
         "error ADIT-2001: the HTTP door cannot listen",
         &format!("sport = :{}", address.port()),
+    );
+}
+
+/// That door has no option of its own.
+#[test]
+fn a_port_in_use_for_quic_is_told_with_the_key() {
+    let world = World::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let ended = world.run(&format!(
+        "server --data edge --http 127.0.0.1:0 --link {address} --api off"
+    ));
+    refused(
+        &ended,
+        1,
+        "error ADIT-2001: the QUIC door cannot listen",
+        "quic = \"127.0.0.1:",
     );
 }
 
