@@ -34,6 +34,7 @@ mod pump;
 mod random;
 mod reach;
 mod run;
+mod rungs;
 mod settings;
 mod state;
 mod target;

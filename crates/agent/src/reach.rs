@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use adit_link::agent::{
-    AgentLink, CONNECT_TIME, DialConfig, DialError, Spot, Unreached, Way, dial,
+    AgentLink, CONNECT_TIME, DialConfig, DialError, Spot, Unreached, Way, dial_beside,
 };
 use adit_link::eyeballs::connect_first;
+use adit_link::race::Turn;
 use adit_model::Carrier;
 use tokio::net::TcpStream;
+
+use crate::rungs::first_of;
 
 /// Addresses of one place that a round tries at most.
 const MAX_ADDRESSES: usize = 16;
@@ -20,25 +23,65 @@ struct Failures {
     talked: Option<DialError>,
 }
 
-/// Resolves anew and tries each address of each place in turn. What an edge
-/// has said is final; silence or nonsense may come from something else that
-/// listens there, so the next address has its turn.
-pub(crate) async fn reach(config: &DialConfig) -> Result<AgentLink, DialError> {
-    let mut failures = Failures {
-        texts: Vec::new(),
-        way: Way::Unresolved,
-        talked: None,
+/// Resolves anew and tries each address of each place in turn, carriers beside
+/// each other (see [`crate::rungs`]); the one that is `doubted` when no other
+/// works. What an edge has said is final; silence or nonsense may come from
+/// something else that listens there, so the next address has its turn.
+pub(crate) async fn reach(
+    config: &DialConfig,
+    doubted: Option<Carrier>,
+) -> Result<AgentLink, DialError> {
+    let rungs: Vec<_> = config
+        .spots
+        .chunk_by(|one, next| one.carrier == next.carrier)
+        .collect();
+    let is_doubted = |rung: &&[Spot]| rung.first().map(|spot| spot.carrier) == doubted;
+    let last = doubted.and_then(|_| rungs.iter().position(is_doubted));
+    let dial = |number: usize, turn: Turn| {
+        let rung = rungs.get(number).copied().unwrap_or_default();
+        climb(config, rung, turn)
     };
-    for spot in &config.spots {
+    let ended = first_of(rungs.len(), last, dial).await;
+    ended.unwrap_or_else(|failed| {
+        let mut all = Failures::default();
+        for failures in failed {
+            all.join(failures);
+        }
+        Err(all.whole())
+    })
+}
+
+/// Tries the places of one carrier: a link, or what the edge has said.
+async fn climb(
+    config: &DialConfig,
+    spots: &[Spot],
+    turn: Turn,
+) -> Result<Result<AgentLink, DialError>, Failures> {
+    let mut failures = Failures::default();
+    for spot in spots {
         let mut peers = failures.resolve(spot).await;
-        while let Some((peer, connected)) = failures.next(spot, &mut peers).await {
-            match Box::pin(dial(config, spot, peer, connected)).await {
-                Err(error) => failures.take(error)?,
-                found => return found,
+        while let Some(next) = failures.next(spot, &mut peers).await {
+            match dial_beside(config, spot, next, &turn).await {
+                Err(error) => {
+                    if let Err(said) = failures.take(error) {
+                        return Ok(Err(said));
+                    }
+                }
+                found => return Ok(found),
             }
         }
     }
-    Err(failures.whole())
+    Err(failures)
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self {
+            texts: Vec::new(),
+            way: Way::Unresolved,
+            talked: None,
+        }
+    }
 }
 
 impl Failures {
@@ -106,6 +149,20 @@ impl Failures {
             said => return Err(said),
         }
         Ok(())
+    }
+
+    fn join(&mut self, other: Self) {
+        self.way = self.way.max(other.way);
+        for text in other.texts {
+            self.add(text);
+        }
+        match other.talked {
+            Some(DialError::Silent) => self.talked = Some(DialError::Silent),
+            Some(error) => {
+                self.talked.get_or_insert(error);
+            }
+            None => {}
+        }
     }
 
     fn add(&mut self, text: String) {

@@ -109,7 +109,7 @@ pub async fn join(
     config.spots = Ladder::new(carriage, false).spots(&known.addresses, &known.doors, (None, None));
     let link = loop {
         config.pin = pins.source();
-        match reach(&config).await {
+        match reach(&config, None).await {
             Ok(link) => break link,
             Err(DialError::Silent) if pins.is_unjudged() => {}
             Err(DialError::Refused) if pins.ask_again() => {}

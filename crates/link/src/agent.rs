@@ -17,12 +17,13 @@ use adit_link_proto::{
 };
 use adit_model::{Identity, InstanceId, Pin as LinkPin, Psk, PublicKey};
 use adit_wire::{AuthOk, Drain, Message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{HandshakeFailure, next_event};
+use crate::accept::{HandshakeFailure, next_event, send_all};
 use crate::carrier::Socket;
 use crate::channel::{Channel, Incoming};
 use crate::control::{ControlEnd, Outbox, run_control};
@@ -30,6 +31,7 @@ use crate::counters::Counters;
 use crate::dialer::Dialer;
 use crate::entropy::random;
 use crate::path::Path;
+use crate::race::Turn;
 use crate::socket::suites;
 use crate::tasks::Tasks;
 
@@ -234,6 +236,20 @@ pub async fn dial(
     peer: SocketAddr,
     connected: Option<TcpStream>,
 ) -> Result<AgentLink, DialError> {
+    dial_beside(config, spot, (peer, connected), &Turn::alone()).await
+}
+
+/// As [`dial`], beside others: says who this agent is when its turn comes.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn dial_beside(
+    config: &DialConfig,
+    spot: &Spot,
+    (peer, connected): (SocketAddr, Option<TcpStream>),
+    turn: &Turn,
+) -> Result<AgentLink, DialError> {
+    turn.begins();
     let unreached = |error: io::Error| {
         let way = Way::of(&error);
         let why = format!("{spot}: {error}");
@@ -243,7 +259,8 @@ pub async fn dial(
     let now = unix_now();
     let id = PskKeys::new(&config.psk).id_at(now);
     let mut socket = path.open_on(connected, id).await.map_err(unreached)?;
-    let (auth, session) = shake_hands(&mut socket, config, now).await?;
+    turn.has_connected();
+    let (auth, session) = shake_hands(&mut socket, config, now, turn).await?;
     let stop = config.tasks.stopping().child_token();
     let outbox = Arc::new(Outbox::with_tunnels(config.tunnels));
     let (tell, events) = mpsc::channel(EVENTS + config.tunnels);
@@ -313,6 +330,7 @@ async fn shake_hands(
     socket: &mut Socket,
     config: &DialConfig,
     now: u64,
+    turn: &Turn,
 ) -> Result<(AuthOk, Session), DialError> {
     let keys = PskKeys::new(&config.psk);
     let fresh = AgentFresh {
@@ -331,8 +349,12 @@ async fn shake_hands(
         &config.version,
     )
     .map_err(broken)?;
+    let own_proof = in_time(meet(socket, &mut handshake)).await?;
+    turn.take().await;
+    let said = socket.write_all(&own_proof).await;
+    said.map_err(|error| DialError::Broken(error.to_string()))?;
     loop {
-        match step(socket, &mut handshake).await? {
+        match in_time(next_event(socket, &mut handshake)).await? {
             AgentEvent::Live => return handshake.finish(crate::control::now()).map_err(broken),
             AgentEvent::Refused => return Err(DialError::Refused),
             AgentEvent::PinWanted => {
@@ -344,13 +366,30 @@ async fn shake_hands(
     }
 }
 
-async fn step(
+/// Until the edge has proved who it is; what the agent is to say then.
+async fn meet(
     socket: &mut Socket,
     handshake: &mut AgentHandshake,
-) -> Result<AgentEvent, DialError> {
-    let next = next_event(socket, handshake);
-    match tokio::time::timeout(STEP_TIME, next).await {
-        Ok(Ok(event)) => Ok(event),
+) -> Result<Vec<u8>, HandshakeFailure> {
+    send_all(socket, handshake).await?;
+    loop {
+        let mut bytes = [0; 1024];
+        let count = socket.read(&mut bytes).await?;
+        if count == 0 {
+            return Err(HandshakeFailure::Closed);
+        }
+        handshake.handle_input(&bytes[..count])?;
+        if let Some(own) = handshake.poll_transmit() {
+            return Ok(own);
+        }
+    }
+}
+
+async fn in_time<T>(
+    step: impl Future<Output = Result<T, HandshakeFailure>>,
+) -> Result<T, DialError> {
+    match tokio::time::timeout(STEP_TIME, step).await {
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(HandshakeFailure::Closed)) | Err(_) => Err(DialError::Silent),
         Ok(Err(HandshakeFailure::Io(error))) => Err(DialError::Broken(error.to_string())),
         Ok(Err(HandshakeFailure::Proof(error))) => Err(broken(error)),

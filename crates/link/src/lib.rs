@@ -31,6 +31,7 @@ mod path;
 mod peer;
 pub mod proxy;
 pub mod quic;
+pub mod race;
 pub mod socket;
 mod stream;
 mod stream_io;

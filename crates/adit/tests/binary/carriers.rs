@@ -1,5 +1,7 @@
 //! What a link's bytes travel in, where a network lets only some of it pass.
 
+use std::time::{Duration, Instant};
+
 use adit_testkit::network::Condition;
 use adit_testkit::nginx::Nginx;
 use adit_testkit::proxies::Proxy;
@@ -89,6 +91,25 @@ fn an_agent_stays_reachable_while_its_ways_are_closed() {
     there_and_back(&mut visitor, 1 << 18);
     drop(visitor);
     assert_eq!(second.stop().0, Some(0));
+}
+
+#[test]
+fn a_network_that_swallows_udp_is_no_reason_to_wait() {
+    let apart = Apart::with(DOORS, "");
+    apart.network.set(&[Condition::Udp(false)]);
+    let began = Instant::now();
+    let agent = agent(&apart, &[]);
+    until_on(&agent, &["tcp"]);
+    let took = began.elapsed();
+    // QUIC alone is given up after 5 s.
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    agent.live("it");
+    answers(&apart);
+    for cause in ["unknown", "mac", "stale", "replayed", "incomplete"] {
+        let name = format!("adit_link_proof_failures_total{{cause=\"{cause}\"}}");
+        assert!(apart.metric(&name) < 1.0, "{cause}");
+    }
+    assert_eq!(agent.stop().0, Some(0));
 }
 
 #[test]

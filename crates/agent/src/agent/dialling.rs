@@ -24,7 +24,8 @@ impl Agent {
             }
         }
         let worked = self.known.worked(&here());
-        let ways = (worked, self.climb.doubted());
+        let doubted = self.climb.doubted();
+        let ways = (worked, doubted);
         let spots = self.ladder.spots(&addresses, &self.known.doors, ways);
         let (mut config, streams) = self.dial_config(spots);
         config.pin = self.pins.source();
@@ -36,7 +37,7 @@ impl Agent {
             if !silent {
                 teller.tell(AgentEvent::Connecting { addresses });
             }
-            Ok((reach(&config).await?, streams))
+            Ok((reach(&config, doubted).await?, streams))
         }));
     }
 
@@ -72,9 +73,9 @@ impl Agent {
         let known = &self.known;
         let spots = self.ladder.above(carrier, &known.addresses, &known.doors);
         let (config, streams) = self.dial_config(spots);
-        self.looking = Some(Box::pin(
-            async move { Ok((reach(&config).await?, streams)) },
-        ));
+        self.looking = Some(Box::pin(async move {
+            Ok((reach(&config, None).await?, streams))
+        }));
     }
 
     pub(super) fn on_nothing_better(&mut self, error: &DialError) {

@@ -1,10 +1,13 @@
 //! An agent that may choose what its link's bytes travel in.
 
+use std::time::{Duration, Instant};
+
 use adit_model::Carrier;
+use tokio::net::UdpSocket;
 
 use super::edge::secret;
 use super::{Running, World};
-use crate::AgentEvent;
+use crate::{AgentEvent, Carries};
 
 impl Running {
     /// By which carrier the next link came up.
@@ -37,6 +40,67 @@ async fn a_carrier_whose_links_are_cut_again_and_again_is_tried_last() {
     agent.stop().await;
     let mut agent = world.agent();
     assert_eq!(agent.connected().await, Carrier::Quic);
+    agent.live().await;
+    agent.stop().await;
+}
+
+/// An agent that likes QUIC best, for its datagrams.
+fn with_datagrams(world: &World) -> Running {
+    let mut settings = world.settings();
+    settings.tunnels[0].carries = Carries::Datagrams {
+        target: world.target.parse().unwrap(),
+        port: None,
+    };
+    Running::start(settings)
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_udp_costs_a_second() {
+    let mut world = World::new().await;
+    let hole = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = hole.local_addr().unwrap().port();
+    world.edge.tell_door(Carrier::Quic, port);
+    let began = Instant::now();
+    let mut agent = with_datagrams(&world);
+    assert_eq!(agent.connected().await, Carrier::Tcp);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let joined = world.edge.next().await;
+    assert_eq!(joined.link.facts().carrier, Carrier::Tcp);
+    assert_eq!((world.edge.dials(), world.edge.proofs()), (1, 1));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_carrier_that_connects_and_is_silent_is_left_behind() {
+    let mut world = World::new().await;
+    world.edge.open_quic();
+    world.edge.policy().silent = Some(Carrier::Tcp);
+    let began = Instant::now();
+    let mut agent = world.agent();
+    assert_eq!(agent.connected().await, Carrier::Quic);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    world.edge.next().await;
+    // Both were asked; one was told who this agent is.
+    assert_eq!((world.edge.dials(), world.edge.proofs()), (2, 1));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn one_link_is_enough_where_two_would_come_up() {
+    let mut world = World::new().await;
+    world.edge.open_quic();
+    {
+        // The second begins while the first waits, and both are answered.
+        let mut policy = world.edge.policy();
+        policy.late = Some((Carrier::Tcp, Duration::from_millis(4050)));
+    }
+    let mut agent = world.agent();
+    let carrier = agent.connected().await;
+    let joined = world.edge.next().await;
+    assert_eq!(joined.link.facts().carrier, carrier);
+    assert_eq!(world.edge.proofs(), 1, "one was told who this agent is");
     agent.live().await;
     agent.stop().await;
 }

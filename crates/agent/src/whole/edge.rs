@@ -24,7 +24,7 @@ use adit_model::{
     PublicKey, TunnelId,
 };
 use adit_wire::{AuthOk, Message, OpenTunnel, Start, TunnelKind, TunnelState, TunnelStatus};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -47,6 +47,8 @@ pub(crate) struct Policy {
     pub(crate) cut: Option<Carrier>,
     /// Sockets of links by this carrier are not answered.
     pub(crate) silent: Option<Carrier>,
+    /// Links by this carrier are answered so much later.
+    pub(crate) late: Option<(Carrier, Duration)>,
 }
 
 /// A link that was admitted.
@@ -91,6 +93,7 @@ struct Shared {
     policy: Mutex<Policy>,
     links: Mutex<Vec<Arc<EdgeLink>>>,
     dials: Mutex<usize>,
+    proofs: Mutex<usize>,
     doors: Mutex<Vec<CarrierDoor>>,
     tell: mpsc::Sender<Joined>,
 }
@@ -119,9 +122,11 @@ impl TestEdge {
                 refuse_tunnels: 0,
                 cut: None,
                 silent: None,
+                late: None,
             }),
             links: Mutex::default(),
             dials: Mutex::default(),
+            proofs: Mutex::default(),
             doors: Mutex::default(),
             tell,
         });
@@ -152,9 +157,8 @@ impl TestEdge {
     pub(crate) fn open_quic(&self) {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let (carrier, edge) = (Carrier::Quic, self.shared.identity.public());
-        let door = CarrierDoor { carrier, port };
-        self.shared.doors.lock().unwrap().push(door);
+        let edge = self.shared.identity.public();
+        self.tell_door(Carrier::Quic, port);
         let shared = Arc::clone(&self.shared);
         let judge = Arc::new(move |knock: &Knock| {
             let known = shared.policy.lock().unwrap().secrets.clone();
@@ -195,6 +199,17 @@ impl TestEdge {
         *self.shared.dials.lock().unwrap()
     }
 
+    /// Agents that have said who they are.
+    pub(crate) fn proofs(&self) -> usize {
+        *self.shared.proofs.lock().unwrap()
+    }
+
+    /// Tells of a door for another carrier.
+    pub(crate) fn tell_door(&self, carrier: Carrier, port: u16) {
+        let door = CarrierDoor { carrier, port };
+        self.shared.doors.lock().unwrap().push(door);
+    }
+
     pub(crate) fn join_string(&self) -> JoinString {
         JoinString {
             addresses: vec![self.address.to_string()],
@@ -232,6 +247,13 @@ impl Shared {
         if self.policy.lock().unwrap().silent == Some(socket.carrier()) {
             stay_silent(&mut socket, deadline).await;
             return;
+        }
+        let late = self.policy.lock().unwrap().late;
+        if let Some((_, wait)) = late.filter(|(of, _)| *of == socket.carrier()) {
+            let mut nothing = [0];
+            // As a busy edge does, which reads nothing meanwhile.
+            let gone = tokio::time::timeout(wait, socket.read(&mut nothing));
+            drop(gone.await);
         }
         self.admit(socket, peer, &first).await;
     }
@@ -312,6 +334,7 @@ impl Shared {
         else {
             return None;
         };
+        *self.proofs.lock().unwrap() += 1;
         let (pin, refuse) = {
             let policy = self.policy.lock().unwrap();
             (policy.pin.clone(), policy.refuse)
