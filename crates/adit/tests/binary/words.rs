@@ -120,9 +120,12 @@ fn a_door_that_is_taken_is_told_with_the_option_that_moves_it() {
     let lab = Lab::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    for (command, elsewhere) in [("demo", false), ("server", true)] {
+    // The server's API door, too, is nobody else's.
+    let api: &[&str] = &["--api", "127.0.0.1:0"];
+    for (command, elsewhere, more) in [("demo", false, &[][..]), ("server", true, api)] {
         let door = address.to_string();
-        let said = lab.run(&[command, "--link", &door, "--http", "127.0.0.1:0"]);
+        let words = [command, "--link", &door, "--http", "127.0.0.1:0"];
+        let said = lab.run(&[&words, more].concat());
         said.refused(1, "ADIT-2001", &["the link door"]);
         let free = format!("--link 127.0.0.1:{}", address.port() + 1);
         assert!(said.err.contains(&free), "{said:?}");

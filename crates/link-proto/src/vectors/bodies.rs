@@ -180,7 +180,7 @@ fn control_bodies() -> Vec<Value> {
                 idle: 12,
                 trunks: 2,
             },
-            &json!([[1, "u16", 12]]),
+            &json!([[1, "u16", 12], [2, "u16", 2]]),
         ),
         message(
             &Message::Heartbeat(Heartbeat {
