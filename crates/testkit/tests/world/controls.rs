@@ -113,6 +113,52 @@ fn a_tunnel_is_open_for_guests_alone() {
     }
 }
 
+/// The edge's own limit, whatever tunnels and doors its visitors choose.
+#[test]
+fn visitors_of_the_edge_are_counted_across_all_doors() {
+    let stage = Stage::new("[limits]\nconnections = 4\n", &Identities::new());
+    let from = |last: u8| std::net::IpAddr::from([127, 0, 0, last]);
+    let mut held: Vec<_> = (3..7)
+        .map(|n| comes_in(&stage, Door::Tcp, from(n)))
+        .collect();
+    for door in Door::ALL {
+        let before = stage.limited("full");
+        assert!(!stage.enter(door, TWO).is_in(), "{door:?}");
+        // A flow is counted with the datagrams that were dropped.
+        let counted = stage.limited("full") - before;
+        assert_eq!(counted, u64::from(door != Door::Udp), "{door:?}");
+    }
+    held.pop();
+    for door in Door::ALL {
+        has_room_again(&stage, door);
+        until_true("the place is free", || stage.enter(Door::Tcp, TWO).is_in());
+    }
+}
+
+#[test]
+fn an_address_has_so_many_connections_at_any_door() {
+    let limits = "[limits]\nconnections_per_address = 2\n";
+    let stage = Stage::with("flows_per_address = 2\n", limits, &Identities::new());
+    for door in Door::ALL {
+        let held = [comes_in(&stage, door, TWO), comes_in(&stage, door, TWO)];
+        let before = stage.limited("connections");
+        let is_in = stage.enter(door, TWO).is_in();
+        // An agent's streams are channels of its link, which do not count.
+        assert_eq!(is_in, door == Door::Private, "{door:?}");
+        let counted = stage.limited("connections") - before;
+        let is_counted = !matches!(door, Door::Private | Door::Udp);
+        assert_eq!(counted, u64::from(is_counted), "{door:?}");
+        drop(comes_in(&stage, door, ONE));
+        drop(held);
+        until_true(&format!("{door:?} has room again"), || {
+            stage.enter(door, TWO).is_in()
+        });
+        until_true("nobody is left", || {
+            stage.tunnel(door, "visitors_open") == 0
+        });
+    }
+}
+
 /// The rule for an agent counts the visitors of all its tunnels together.
 #[test]
 fn visitors_of_an_agent_are_counted_across_its_tunnels() {

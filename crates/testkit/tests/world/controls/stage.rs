@@ -151,6 +151,11 @@ fn tls_tunnel(name: &str, target: SocketAddr) -> adit_agent::TunnelSettings {
 impl Stage {
     /// With these tables of the owner's.
     pub(super) fn new(tables: &str, identities: &Identities) -> Self {
+        Self::with("", tables, identities)
+    }
+
+    /// With more keys of `[udp]`, too.
+    pub(super) fn with(udp_keys: &str, tables: &str, identities: &Identities) -> Self {
         let (tcp, udp) = (free_ports(1)[0], free_udp_ports(1)[0]);
         let pair = Pair::new(&["https.test"]);
         let doors = format!(
@@ -158,7 +163,7 @@ impl Stage {
              tcp_ports = \"{tcp}\"\nudp_ports = \"{udp}\"\n"
         );
         let certificate = pair.table();
-        let flows = "[udp]\nidle_seconds = 2\nanswered_seconds = 2\n";
+        let flows = format!("[udp]\nidle_seconds = 2\nanswered_seconds = 2\n{udp_keys}");
         let world = World::with_doors(&doors, &format!("{flows}{tables}{certificate}"));
         let (bytes, passed, web) = (service(false), service(true), web());
         let echo = Answerer::at((Ipv4Addr::LOCALHOST, 0).into(), bulk::answers);
@@ -205,6 +210,12 @@ impl Stage {
         self.world.metric(&name) as u64
     }
 
+    /// The same for a limit of all doors.
+    pub(super) fn limited(&self, reason: &str) -> u64 {
+        let name = format!("adit_limit_refusals_total{{reason=\"{reason}\"}}");
+        self.world.metric(&name) as u64
+    }
+
     /// A counter of a door's tunnel.
     pub(super) fn tunnel(&self, door: Door, metric: &str) -> u64 {
         let (name, kind) = (door.name(), door.kind());
@@ -241,7 +252,7 @@ impl Stage {
         let https = self.world.https();
         let named = |to: SocketAddr| {
             let mut socket = raw(from, to)?;
-            socket.send(tls::hello(&door.host()));
+            socket.write_all(&tls::hello(&door.host()))?;
             Ok::<_, std::io::Error>(socket)
         };
         Ok(match door {
@@ -269,17 +280,17 @@ impl Stage {
         match door {
             Door::Udp => self.begin_flow(from),
             Door::Http | Door::Https => {
-                let mut stream = self.dial(door, from).unwrap();
-                let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", door.host());
-                stream.write_all(request.as_bytes()).unwrap();
-                let head = tls::head(&mut stream);
-                let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-                match status {
-                    Some(200) => {
-                        greeted(&mut stream);
-                        Visit::In(Guest::Stream(stream))
-                    }
-                    status => Visit::Out(status),
+                let asked = self
+                    .dial(door, from)
+                    .and_then(|stream| ask(stream, &door.host()));
+                // Who is refused may be cut without an answer.
+                let Ok((mut stream, status)) = asked else {
+                    return Visit::Out(None);
+                };
+                if status == 200 && greeted(&mut stream) {
+                    Visit::In(Guest::Stream(stream))
+                } else {
+                    Visit::Out(Some(status))
                 }
             }
             _ => {
@@ -298,18 +309,20 @@ impl Stage {
 
     /// Dropped datagrams are the only word of a refusal.
     fn begin_flow(&self, from: IpAddr) -> Visit {
-        let dropped = || self.world.metric("adit_udp_drops_total{reason=\"rule\"}");
-        let no_backend = || {
-            self.world
-                .metric("adit_udp_drops_total{reason=\"no_backend\"}")
+        let dropped = || -> f64 {
+            let of = |reason| {
+                let name = format!("adit_udp_drops_total{{reason=\"{reason}\"}}");
+                self.world.metric(&name)
+            };
+            ["rule", "no_backend", "flows"].map(of).iter().sum()
         };
-        let before = (dropped(), no_backend());
+        let before = dropped();
         let speaker = self.speaker(from);
         let heard = until("a datagram is answered or dropped", || {
             speaker.say(b"x");
             match speaker.heard(Duration::from_millis(100)) {
                 Some(_) => Some(true),
-                None if dropped() > before.0 || no_backend() > before.1 => Some(false),
+                None if dropped() > before => Some(false),
                 None => None,
             }
         });
@@ -324,6 +337,20 @@ impl Stage {
 /// A connection of whatever kind.
 pub(super) trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
+
+/// Asks for a page that does not end; the status of the answer.
+fn ask(mut stream: Box<dyn Stream>, host: &str) -> std::io::Result<(Box<dyn Stream>, u16)> {
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Ok((stream, status))
+}
 
 /// Whether the service greets; a visitor who is refused is cut.
 fn greeted(stream: &mut dyn Stream) -> bool {
