@@ -237,6 +237,7 @@ pub(crate) fn parts(
     let status = Status::new(Sources {
         registry: Arc::clone(&registry),
         metrics: Arc::clone(&metrics),
+        limits: Arc::clone(&limits),
         ports: Arc::clone(&ports),
         udp_ports: Arc::clone(&udp_ports),
         doors: at.doors(&config.doors),

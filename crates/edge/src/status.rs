@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_link::edge::EdgeLink;
 use adit_model::PortRanges;
@@ -19,6 +19,7 @@ use crate::config;
 use crate::control::{
     self, CertificateReport, DoorReport, LinkReport, Report, Totals, TunnelReport,
 };
+use crate::limits::Limits;
 use crate::metrics::kinds::{Counter, Family, Gauge};
 use crate::metrics::{Direction, Metrics};
 use crate::ports::Ports;
@@ -75,6 +76,7 @@ impl At {
 pub(crate) struct Sources {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) udp_ports: Arc<Ports>,
     pub(crate) doors: Vec<DoorReport>,
@@ -201,6 +203,8 @@ impl Status {
             requests: http.requests.sum() + begun.map(Counter::get).iter().sum::<u64>(),
             failures: failures.map(Family::sum).iter().sum(),
             drops: udp.drops.sum(),
+            refused: metrics.limits.refused.sum() + metrics.limits.by_rule.sum(),
+            banned: self.0.limits.census(Instant::now()).banned as u64,
             bytes_in: bytes(Direction::In),
             bytes_out: bytes(Direction::Out),
         }

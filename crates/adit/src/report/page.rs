@@ -60,6 +60,7 @@ pub(crate) fn status(report: &Report, look: Look) -> Vec<String> {
         links(report, look, most),
         tunnels(&moment, look, Rows::WithUrls, most),
         totals(&moment, look),
+        kept_out(report, look),
     ];
     let blocks: Vec<_> = blocks
         .into_iter()
@@ -175,6 +176,29 @@ fn totals(moment: &Moment, look: Look) -> Vec<String> {
     columns.extend(figures(counted.rate.is_some()));
     cells.extend(counted.cells());
     look.table(&Table::new(columns, vec![cells.into()]), usize::MAX)
+}
+
+/// Whom the owner's limits and rules have kept out, if anybody.
+fn kept_out(report: &Report, look: Look) -> Vec<String> {
+    let (banned, refused) = (report.totals.banned, report.totals.refused);
+    let banned = match banned {
+        0 => None,
+        1 => Some("1 address is banned".to_owned()),
+        many => Some(format!("{} addresses are banned", count(many))),
+    };
+    let refused = match refused {
+        0 => None,
+        1 => Some("1 request or visitor was turned away".to_owned()),
+        many => Some(format!(
+            "{} requests and visitors were turned away",
+            count(many)
+        )),
+    };
+    let said: Vec<_> = banned.into_iter().chain(refused).collect();
+    if said.is_empty() {
+        return Vec::new();
+    }
+    look.sentence(&said.join(", "))
 }
 
 fn links(report: &Report, look: Look, most: usize) -> Vec<String> {

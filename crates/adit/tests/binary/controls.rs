@@ -254,6 +254,9 @@ fn the_owner_lifts_and_speaks(far: &Far) {
         let said = ask(&[&["list"], words].concat()).done();
         serde_json::from_str(&said).unwrap()
     };
+    let status = far.lab.run(&["status", "--config", "server.toml"]).done();
+    let last = status.lines().last().unwrap();
+    assert!(last.starts_with("1 address is banned, "), "{status}");
     let bans = listed(&["--json"]);
     assert_eq!(
         (&bans[0]["address"], &bans[1]),

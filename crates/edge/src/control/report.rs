@@ -132,4 +132,8 @@ pub struct Totals {
     pub bytes_out: u64,
     /// Datagrams dropped.
     pub drops: u64,
+    /// Times that a limit or a rule turned a request or a visitor away.
+    pub refused: u64,
+    /// Addresses that are banned now.
+    pub banned: u64,
 }

@@ -74,6 +74,8 @@ fn report() -> Report {
             bytes_in: 1_300_000,
             bytes_out: 45_200_000,
             drops: 0,
+            refused: 0,
+            banned: 0,
         },
     }
 }
@@ -340,4 +342,19 @@ example.test, *.example.test  file       in 90 d  AB:CD
 old.test                      generated  over     EF:01
 ",
     );
+}
+
+#[test]
+fn who_was_kept_out_is_told() {
+    let mut busy = report();
+    let last = |report: &Report| status(report, look(80)).pop().unwrap();
+    (busy.totals.banned, busy.totals.refused) = (1, 0);
+    assert_eq!(last(&busy), "1 address is banned");
+    (busy.totals.banned, busy.totals.refused) = (2, 41);
+    assert_eq!(
+        last(&busy),
+        "2 addresses are banned, 41 requests and visitors were turned away"
+    );
+    (busy.totals.banned, busy.totals.refused) = (0, 1);
+    assert_eq!(last(&busy), "1 request or visitor was turned away");
 }
