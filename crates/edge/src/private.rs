@@ -21,10 +21,11 @@ use crate::access::{AccessLog, Told};
 use crate::backend::{Backend, Serving};
 use crate::carry::Broken;
 use crate::limits::Limits;
-use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics};
+use crate::metrics::{BackendFailure, LimitRefusal, Metrics};
 use crate::registry::Registry;
 use crate::relay::{Relay, Side};
 use crate::rules::{Rule, Rules, Visit, enter};
+use crate::ways::Meter;
 
 /// Most backends that one stream is tried on.
 const MAX_TRIES: usize = 4;
@@ -205,17 +206,10 @@ impl PrivateDoor {
             .paced(backend.rule().cloned())
             .paced(other_than(own.as_ref(), backend.agent_rule()).cloned())
             .paced(own);
-        let mut counted = (0, 0);
+        let mut meter = Meter::new(&backend, &metrics.bytes);
         let end = poll_fn(|cx| {
             let end = relay.poll(cx);
-            let (received, sent) = (relay.received - counted.0, relay.sent - counted.1);
-            if received + sent > 0 {
-                counted = (relay.received, relay.sent);
-                told.moved(received, sent);
-                backend.traffic.moved(received, sent);
-                metrics.bytes.of(Direction::In).add(received);
-                metrics.bytes.of(Direction::Out).add(sent);
-            }
+            meter.read((relay.received, relay.sent), &mut told);
             end
         })
         .await;

@@ -24,11 +24,12 @@ use crate::announced::Balancers;
 use crate::backend::{Backend, Serving};
 use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
-use crate::metrics::{BackendFailure, Direction, LimitRefusal, Metrics, TcpRefusal};
+use crate::metrics::{BackendFailure, LimitRefusal, Metrics, TcpRefusal};
 use crate::registry::Registry;
 use crate::rules::{Rules, Visit, enter};
 use crate::sni::{ByName, NoName};
 use crate::visitor::Visitor;
+use crate::ways::Meter;
 
 /// Most backends that one visitor is tried on.
 const MAX_TRIES: usize = 4;
@@ -279,18 +280,10 @@ impl TcpDoor {
         let metrics = &self.metrics.tcp;
         metrics.streams.add(1);
         let _open = metrics.open.hold();
-        let mut counted = (0, 0);
+        let mut meter = Meter::new(backend, &metrics.bytes);
         let end = poll_fn(|cx| {
             let end = carry.poll(cx, visitor);
-            // A stream may last for days: it is counted as it goes.
-            let (received, sent) = (carry.received - counted.0, carry.sent - counted.1);
-            if received + sent > 0 {
-                counted = (carry.received, carry.sent);
-                told.moved(received, sent);
-                backend.traffic.moved(received, sent);
-                metrics.bytes.of(Direction::In).add(received);
-                metrics.bytes.of(Direction::Out).add(sent);
-            }
+            meter.read((carry.received, carry.sent), &mut told);
             end
         })
         .await;

@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::access::Told;
+use crate::backend::Backend;
+use crate::metrics::Direction;
+use crate::metrics::kinds::Family;
+
 /// Bytes that one poll may move each way before other tasks have their turn.
 pub(crate) const TURN: usize = 512 * 1024;
 
@@ -36,5 +41,35 @@ impl HalfTime {
             *since = moved;
         }
         timer.as_mut().poll(cx)
+    }
+}
+
+/// Counts the bytes of a stream as they move: it may last for days.
+pub(crate) struct Meter<'m> {
+    backend: &'m Backend,
+    bytes: &'m Family<Direction>,
+    /// Bytes from the visitor and to it.
+    counted: (u64, u64),
+}
+
+impl<'m> Meter<'m> {
+    pub(crate) fn new(backend: &'m Backend, bytes: &'m Family<Direction>) -> Self {
+        Self {
+            backend,
+            bytes,
+            counted: (0, 0),
+        }
+    }
+
+    /// So many have moved in all.
+    pub(crate) fn read(&mut self, moved: (u64, u64), told: &mut Told) {
+        let (received, sent) = (moved.0 - self.counted.0, moved.1 - self.counted.1);
+        if received + sent > 0 {
+            self.counted = moved;
+            told.moved(received, sent);
+            self.backend.traffic.moved(received, sent);
+            self.bytes.of(Direction::In).add(received);
+            self.bytes.of(Direction::Out).add(sent);
+        }
     }
 }
