@@ -34,6 +34,9 @@ use crate::tunnels::Tunnels;
 
 /// Pause before a person is asked for the PIN once more.
 const ASK_PIN_AGAIN: Duration = Duration::from_millis(500);
+/// Earlier links that are kept for their streams: an edge could send this agent
+/// away again and again.
+const MOST_RETIRING: usize = 4;
 
 mod dialling;
 
@@ -323,11 +326,14 @@ impl Agent {
             seconds: drain.seconds,
         });
         let seconds = Duration::from_secs(u64::from(drain.seconds));
+        let was_well = link.was_well();
         self.retire(link, Some(seconds));
-        self.backoff.reset(Instant::now());
+        if was_well {
+            self.backoff.reset(Instant::now());
+        }
         // Where it names nobody else it needs a moment to come back. Whoever
-        // it names has to prove the same key.
-        let wait = if drain.addresses.is_empty() {
+        // it names has to prove the same key, and sends nobody in circles.
+        let wait = if drain.addresses.is_empty() || !was_well {
             self.next_wait(Last::Other)
         } else {
             Duration::ZERO
@@ -402,6 +408,10 @@ impl Agent {
     /// Lets a link's open streams go on: to their end, or, where the edge may
     /// still begin some, until the edge ends the link or `limit` has passed.
     fn retire(&self, mut old: Link, limit: Option<Duration>) {
+        if self.retiring.len() >= MOST_RETIRING {
+            tracing::warn!("too many earlier links are still in use; one was ended");
+            return;
+        }
         let stopping = self.stopping.clone();
         self.retiring.spawn_until_stopped(async move {
             let ended = async { while !matches!(old.link.event().await, LinkEvent::Lost(_)) {} };

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use adit_model::{Code, JoinString};
+use adit_wire::{Drain, Message};
 
 use super::{Running, World, settings};
 use crate::{AgentError, AgentEvent, PinFrom};
@@ -62,4 +63,30 @@ async fn a_name_without_an_address_is_told_as_such() {
     let error = error.map(|_| ()).unwrap_err();
     assert!(matches!(&error, AgentError::Unreachable { why, .. } if why.contains("edge.invalid")));
     assert_eq!(error.code(), Code::EDGE_NAME_UNKNOWN);
+}
+
+#[tokio::test]
+async fn an_edge_that_sends_away_again_and_again_sends_nobody_in_circles() {
+    let mut world = World::new().await;
+    let mut agent = world.agent();
+    let (began, mut links) = (Instant::now(), Vec::new());
+    for _ in 0..9 {
+        let joined = world.edge.next().await;
+        agent.live().await;
+        // It never ends the link that it sends away.
+        joined.link.send(Message::Drain(Drain {
+            seconds: u32::MAX,
+            addresses: vec![world.edge.address.to_string()],
+        }));
+        links.push(joined);
+    }
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(3), "{took:?}");
+    let kept = || links.iter().filter(|old| !old.link.ended().is_cancelled());
+    let until = Instant::now() + Duration::from_secs(5);
+    while kept().count() > 5 {
+        assert!(Instant::now() < until, "{} links", kept().count());
+        tokio::task::yield_now().await;
+    }
+    agent.stop.cancel();
 }
