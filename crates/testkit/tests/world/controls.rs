@@ -285,3 +285,14 @@ fn each_tunnels_visitors_and_bytes_are_counted() {
         }
     }
 }
+
+#[test]
+fn what_a_service_fails_is_counted_for_its_tunnel() {
+    let stage = Stage::before_nobody();
+    for door in Door::ALL {
+        assert!(!stage.enter(door, ONE).is_in(), "{door:?}");
+        until_true(&format!("{door:?}: the failure is counted"), || {
+            stage.tunnel(door, "failures_total") > 0 && stage.tunnel(door, "visitors_open") == 0
+        });
+    }
+}

@@ -154,10 +154,7 @@ fn doors(facts: &Facts, about: &About) -> String {
     for (kind, ports) in [("TCP ports", &about.ports), ("UDP ports", &about.udp_ports)] {
         if let Some((ports, ip)) = ports {
             let to = open_to_ip(*ip);
-            text += &row(
-                kind,
-                &format!("{ports}  when tunnels open them, visitors: {to}"),
-            );
+            text += &row(kind, &format!("{ports}  for tunnels, visitors: {to}"));
         }
     }
     text += &row(
@@ -300,8 +297,8 @@ mod tests {
         for line in [
             "  HTTP door    http://0.0.0.0:8080  visitors: everybody who reaches this machine",
             "  TLS door     127.0.0.1:8443  passed on by name, visitors: this machine only",
-            "  TCP ports    2000-2999  when tunnels open them, visitors: everybody who reaches this machine",
-            "  UDP ports    5000-5999  when tunnels open them, visitors: this machine only",
+            "  TCP ports    2000-2999  for tunnels, visitors: everybody who reaches this machine",
+            "  UDP ports    5000-5999  for tunnels, visitors: this machine only",
             "  link door    192.0.2.7:7400  agents: everybody who reaches 192.0.2.7",
             "  QUIC door    192.0.2.7:7400 (UDP)  agents: everybody who reaches 192.0.2.7",
             "  API door     http://127.0.0.1:9090  metrics, no login: this machine only",

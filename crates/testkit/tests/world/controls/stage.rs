@@ -13,7 +13,7 @@ use adit_agent::{By, Carries, DataFolder, Peers};
 use adit_model::PublicKey;
 use adit_testkit::between::Between;
 use adit_testkit::datagrams::{Answerer, Speaker, free_udp_ports};
-use adit_testkit::raw::{Socket, connect_from, free_ports, origin};
+use adit_testkit::raw::{Socket, connect_from, free_ports, nobody, origin};
 use adit_testkit::tls::{self, Pair};
 use adit_testkit::wait::until;
 use adit_testkit::world::{Agent, World, tcp_tunnel, tunnel, udp_tunnel};
@@ -89,7 +89,7 @@ pub(super) struct Stage {
     locals: Vec<SocketAddr>,
     _agents: Vec<Agent>,
     _between: Between,
-    _echo: Answerer,
+    _services: Services,
 }
 
 /// The identities of the agents, which a configuration can name before they
@@ -140,6 +140,39 @@ fn web() -> SocketAddr {
     })
 }
 
+/// What the tunnels lead to.
+struct Services {
+    bytes: SocketAddr,
+    passed: SocketAddr,
+    web: SocketAddr,
+    datagrams: SocketAddr,
+    _answers: Option<Answerer>,
+}
+
+impl Services {
+    fn new() -> Self {
+        let answers = Answerer::at((Ipv4Addr::LOCALHOST, 0).into(), bulk::answers);
+        Self {
+            bytes: service(false),
+            passed: service(true),
+            web: web(),
+            datagrams: answers.address,
+            _answers: Some(answers),
+        }
+    }
+
+    fn down() -> Self {
+        let datagrams = (Ipv4Addr::LOCALHOST, free_udp_ports(1)[0]).into();
+        Self {
+            bytes: nobody(),
+            passed: nobody(),
+            web: nobody(),
+            datagrams,
+            _answers: None,
+        }
+    }
+}
+
 fn tls_tunnel(name: &str, target: SocketAddr) -> adit_agent::TunnelSettings {
     let mut settings = tcp_tunnel(name, target, None);
     if let Carries::Bytes { by, .. } = &mut settings.carries {
@@ -156,6 +189,15 @@ impl Stage {
 
     /// With more keys of `[udp]`, too.
     pub(super) fn with(udp_keys: &str, tables: &str, identities: &Identities) -> Self {
+        Self::before(Services::new(), (udp_keys, tables), identities)
+    }
+
+    /// With services that are all down.
+    pub(super) fn before_nobody() -> Self {
+        Self::before(Services::down(), ("", ""), &Identities::new())
+    }
+
+    fn before(services: Services, (udp_keys, tables): (&str, &str), own: &Identities) -> Self {
         let (tcp, udp) = (free_ports(1)[0], free_udp_ports(1)[0]);
         let pair = Pair::new(&["https.test"]);
         let doors = format!(
@@ -165,17 +207,15 @@ impl Stage {
         let certificate = pair.table();
         let flows = format!("[udp]\nidle_seconds = 2\nanswered_seconds = 2\n{udp_keys}");
         let world = World::with_doors(&doors, &format!("{flows}{tables}{certificate}"));
-        let (bytes, passed, web) = (service(false), service(true), web());
-        let echo = Answerer::at((Ipv4Addr::LOCALHOST, 0).into(), bulk::answers);
-        let mut serves = private::offers(&world, "private", bytes, Peers::Any);
-        serves.settings.data = identities.folders[0].path().to_owned();
+        let mut serves = private::offers(&world, "private", services.bytes, Peers::Any);
+        serves.settings.data = own.folders[0].path().to_owned();
         serves.settings.tunnels.extend([
-            tunnel("http", &web.to_string()),
-            tunnel("https", &web.to_string()),
-            tcp_tunnel("tcp", bytes, Some(tcp)),
-            tls_tunnel("tls", passed),
-            tls_tunnel("beside", passed),
-            udp_tunnel("udp", echo.address, Some(udp)),
+            tunnel("http", &services.web.to_string()),
+            tunnel("https", &services.web.to_string()),
+            tcp_tunnel("tcp", services.bytes, Some(tcp)),
+            tls_tunnel("tls", services.passed),
+            tls_tunnel("beside", services.passed),
+            udp_tunnel("udp", services.datagrams, Some(udp)),
         ]);
         let agent = private::start(&world, serves);
         for door in Door::ALL {
@@ -184,8 +224,8 @@ impl Stage {
         let between = Between::start_from(TWO, world.link());
         let (mut agents, mut locals) = (vec![agent], Vec::new());
         for (number, by) in [(1, world.link()), (2, between.address)] {
-            let mut asks = private::wants(&world, "private", identities.keys[0]);
-            asks.settings.data = identities.folders[number].path().to_owned();
+            let mut asks = private::wants(&world, "private", own.keys[0]);
+            asks.settings.data = own.folders[number].path().to_owned();
             let agent = private::start(&world, asks.by(&world, by));
             locals.push(private::door(&agent, "private"));
             agents.push(agent);
@@ -200,7 +240,7 @@ impl Stage {
             locals,
             _agents: agents,
             _between: between,
-            _echo: echo,
+            _services: services,
         }
     }
 
