@@ -56,8 +56,8 @@ struct State {
     slots: HashMap<u32, Slot>,
     /// The line that was opened last.
     last: u32,
-    /// Writers that wait for room in `out`.
-    blocked: Vec<Waker>,
+    /// Some writer waits for room in `out`.
+    blocked: bool,
     /// The connection has ended.
     over: bool,
 }
@@ -96,6 +96,15 @@ impl Slot {
 }
 
 impl State {
+    /// There is room in `out` again: whom to wake.
+    fn unblock(&mut self) -> Vec<Waker> {
+        if !std::mem::take(&mut self.blocked) {
+            return Vec::new();
+        }
+        let slots = self.slots.values_mut();
+        slots.filter_map(|slot| slot.writer.take()).collect()
+    }
+
     /// Queues a piece; `payload` belongs to one of data.
     fn queue(&mut self, kind: PieceKind, line: u32, count: u16, payload: &[u8]) {
         let piece = Piece { kind, line, count };
@@ -159,7 +168,7 @@ impl Trunk {
     fn end(&self) {
         let mut state = self.state();
         state.over = true;
-        let mut wakers = std::mem::take(&mut state.blocked);
+        let mut wakers = Vec::new();
         for slot in state.slots.values_mut() {
             wakers.extend(slot.close());
         }

@@ -117,7 +117,7 @@ impl Driver {
                     return Poll::Pending;
                 }
                 std::mem::swap(&mut self.tx, &mut state.out);
-                let blocked = std::mem::take(&mut state.blocked);
+                let blocked = state.unblock();
                 drop(state);
                 blocked.into_iter().for_each(Waker::wake);
             }

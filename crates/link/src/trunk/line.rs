@@ -102,12 +102,9 @@ impl AsyncWrite for Line {
         };
         let allowed = bytes.len().min(slot.credit);
         let count = u16::try_from(allowed).unwrap_or(u16::MAX);
-        if full {
-            state.blocked.push(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if count == 0 {
+        if full || count == 0 {
             remember(&mut slot.writer, cx);
+            state.blocked |= full;
             return Poll::Pending;
         }
         slot.credit -= usize::from(count);
