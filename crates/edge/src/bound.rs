@@ -8,7 +8,8 @@ use crate::serve::StartError;
 use crate::status::At;
 use crate::{listen, quic};
 
-type Listeners = Vec<std::net::TcpListener>;
+/// Those of one door, one a worker.
+pub(crate) type Listeners = Vec<std::net::TcpListener>;
 
 /// The listeners of all doors, bound before anything is served.
 pub(crate) struct Bound {

@@ -16,6 +16,7 @@
 //! (API, control socket, clocks, pools) runs on the caller's runtime.
 
 use std::io;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,20 +27,20 @@ use adit_link::workers::{Workers, default_count};
 use adit_model::{Code, JoinString, Pin, PublicKey};
 use adit_routing::TableError;
 use adit_wire::{Drain, Message};
+use tokio::net::TcpStream;
 
 use crate::admission::Admission;
 use crate::assemble::{self, Ground, Parts};
-use crate::bound::Bound;
+use crate::bound::{Bound, Listeners};
 use crate::config::EdgeConfig;
-use crate::http::{HttpDoor, serve_connection};
-use crate::https::HttpsDoor;
+use crate::http::serve_connection;
 use crate::link::LinkDoor;
 use crate::listen::Counted;
+use crate::metrics::kinds::Label;
 use crate::metrics::{Door, Metrics, Phase};
 use crate::registry::Registry;
-use crate::sni::ByName;
 use crate::state::{StateError, Store};
-use crate::tcp::{TcpDoor, To};
+use crate::tcp::To;
 use crate::tls::GenerateError;
 use crate::websocket::ByWebSocket;
 use crate::{api, control, keep, link, listen, quic};
@@ -192,27 +193,53 @@ impl Edge {
         Ok(edge)
     }
 
+    /// A door, with a listener on each worker; what it accepts belongs to `owner`.
+    fn open<S, F>(&self, listeners: Listeners, counted: &Counted, owner: &Tasks, serve: S)
+    where
+        S: Fn(TcpStream, SocketAddr) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        for (listener, worker) in listeners.into_iter().zip(self.workers.handles()) {
+            let (doors, owner) = (self.doors.clone(), owner.clone());
+            let (counted, serve) = (counted.clone(), serve.clone());
+            self.doors.spawn_on(worker, async move {
+                let door = counted.door.text();
+                let accept = listen::accept(listener, counted, doors.stopping(), &owner, serve);
+                if let Err(error) = accept.await {
+                    tracing::error!(code = %Code::DOOR_LOST, %error, door, "a door has closed");
+                }
+            });
+        }
+    }
+
     /// The doors of visitors.
     fn open_public(&self, bound: &mut Bound, parts: &Parts, ground: &Ground) {
-        for (listener, worker) in bound.http.drain(..).zip(self.workers.handles()) {
-            let (doors, streams) = (self.doors.clone(), self.streams.clone());
-            let (counted, door) = (ground.counted(Door::Http), Arc::clone(&parts.http));
-            let run = run_http(listener, counted, door, doors, streams);
-            self.doors.spawn_on(worker, run);
-        }
-        for (listener, worker) in bound.tls.drain(..).zip(self.workers.handles()) {
-            let (doors, streams) = (self.doors.clone(), self.streams.clone());
-            let (counted, door) = (ground.counted(Door::Tls), parts.tls.clone());
-            let run = run_tls(listener, counted, door, doors, streams);
-            self.doors.spawn_on(worker, run);
-        }
+        let (streams, stop) = (&self.streams, self.streams.stopping());
+        let (door, stopped) = (Arc::clone(&parts.http), stop.clone());
+        let serve =
+            move |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stopped.clone());
+        let listeners = take(&mut bound.http);
+        self.open(listeners, &ground.counted(Door::Http), streams, serve);
+        let (door, names) = parts.tls.clone();
+        let serve = move |socket, peer| {
+            Arc::clone(&door).serve(socket, peer, To::ByName(Arc::clone(&names)))
+        };
+        let listeners = take(&mut bound.tls);
+        self.open(listeners, &ground.counted(Door::Tls), streams, serve);
         let Some(https) = &parts.https else { return };
-        for (listener, worker) in bound.https.drain(..).zip(self.workers.handles()) {
-            let (doors, streams) = (self.doors.clone(), self.streams.clone());
-            let (counted, door) = (ground.counted(Door::Https), Arc::clone(https));
-            let run = run_https(listener, counted, door, doors, streams);
-            self.doors.spawn_on(worker, run);
-        }
+        let (door, stopped) = (Arc::clone(https), stop.clone());
+        let serve = move |socket, peer| Arc::clone(&door).serve(socket, peer, stopped.clone());
+        let listeners = take(&mut bound.https);
+        self.open(listeners, &ground.counted(Door::Https), streams, serve);
+    }
+
+    /// The door of agents.
+    fn open_link(&self, listeners: Listeners, parts: &Parts, ground: &Ground) {
+        let (door, stop) = (Arc::clone(&parts.link), self.links.stopping().clone());
+        let serve = move |socket: TcpStream, peer| {
+            link::serve(Arc::clone(&door), socket, peer, stop.clone())
+        };
+        self.open(listeners, &ground.counted(Door::Link), &self.links, serve);
     }
 
     fn open_quic(
@@ -244,18 +271,8 @@ impl Edge {
         };
         parts.http.set_link_upgrade(Arc::new(by_web));
         self.open_public(&mut bound, &parts, ground);
-        for (listener, worker) in bound.link.into_iter().zip(self.workers.handles()) {
-            let door = Arc::clone(&parts.link);
-            self.doors.spawn_on(
-                worker,
-                run_link(
-                    listener,
-                    ground.counted(Door::Link),
-                    door,
-                    self.doors.clone(),
-                    self.links.clone(),
-                ),
-            );
+        self.open_link(take(&mut bound.link), &parts, ground);
+        for worker in self.workers.handles() {
             self.keepers
                 .spawn_on(worker, keep::pools(Arc::clone(&parts.registry), stop()));
         }
@@ -345,61 +362,5 @@ impl Edge {
             tracing::warn!("some tasks did not stop in time and were cut");
         }
         clean
-    }
-}
-
-async fn run_http(
-    listener: std::net::TcpListener,
-    counted: Counted,
-    door: Arc<HttpDoor>,
-    doors: Tasks,
-    streams: Tasks,
-) {
-    let stop = streams.stopping().clone();
-    let serve = |socket, peer| serve_connection(socket, peer, Arc::clone(&door), stop.clone());
-    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
-        tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTP door has closed");
-    }
-}
-
-async fn run_https(
-    listener: std::net::TcpListener,
-    counted: Counted,
-    door: Arc<HttpsDoor>,
-    doors: Tasks,
-    streams: Tasks,
-) {
-    let stop = streams.stopping().clone();
-    let serve = |socket, peer| Arc::clone(&door).serve(socket, peer, stop.clone());
-    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
-        tracing::error!(code = %Code::DOOR_LOST, %error, "the HTTPS door has closed");
-    }
-}
-
-async fn run_tls(
-    listener: std::net::TcpListener,
-    counted: Counted,
-    (door, names): (Arc<TcpDoor>, Arc<ByName>),
-    doors: Tasks,
-    streams: Tasks,
-) {
-    let serve =
-        |socket, peer| Arc::clone(&door).serve(socket, peer, To::ByName(Arc::clone(&names)));
-    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &streams, serve).await {
-        tracing::error!(code = %Code::DOOR_LOST, %error, "the TLS door has closed");
-    }
-}
-
-async fn run_link(
-    listener: std::net::TcpListener,
-    counted: Counted,
-    door: Arc<LinkDoor>,
-    doors: Tasks,
-    links: Tasks,
-) {
-    let stop = links.stopping().clone();
-    let serve = |socket, peer| link::serve(Arc::clone(&door), socket, peer, stop.clone());
-    if let Err(error) = listen::accept(listener, counted, doors.stopping(), &links, serve).await {
-        tracing::error!(code = %Code::DOOR_LOST, %error, "the link door has closed");
     }
 }
