@@ -69,6 +69,31 @@ impl Knock {
     }
 }
 
+/// How a QUIC datagram begins (RFC 8999 §5, RFC 9000 §17.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuicStart<'a> {
+    /// A short header: of a connection that is there, or of none.
+    Short,
+    /// Version 1, with its destination connection id.
+    Long(&'a [u8]),
+    /// Another version, or not QUIC.
+    Foreign,
+}
+
+impl<'a> QuicStart<'a> {
+    /// Looks at the first bytes.
+    #[must_use]
+    pub fn of(datagram: &'a [u8]) -> Self {
+        match datagram {
+            [first, ..] if first & 0x80 == 0 => Self::Short,
+            [_, 0, 0, 0, 1, length, rest @ ..] if usize::from(*length) <= KNOCK_LEN => rest
+                .get(..usize::from(*length))
+                .map_or(Self::Foreign, Self::Long),
+            _ => Self::Foreign,
+        }
+    }
+}
+
 /// Seconds for which an id can be used: the epochs before, at and after the
 /// edge's own time.
 const ID_LIFE: u64 = 3 * ID_EPOCH;

@@ -47,7 +47,7 @@ pub use handshake::{
     PinProof, Session,
 };
 pub use keys::{ID_EPOCH, KeyError, PskKeys};
-pub use knock::{KNOCK_LEN, Knock, SeenKnocks};
+pub use knock::{KNOCK_LEN, Knock, QuicStart, SeenKnocks};
 pub use lease::{Claim, ClaimRefused, Holder, LeaseLimits, Leases, Owner};
 pub use pack::{BadBlock, PLAIN_LENGTH, Packer, Scratch, plain_len, unpack};
 pub use peer::{

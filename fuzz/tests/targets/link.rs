@@ -13,7 +13,7 @@ use adit_link_proto::{
 use adit_model::{Identity, InstanceId, LinkId, Psk, PublicKey, TunnelName};
 use adit_wire::{AuthOk, Compression, FrameKind, HEAD, LENGTH, MAX_PAYLOAD, TAG};
 
-const UNIX: u64 = 1_750_000_000;
+pub(crate) const UNIX: u64 = 1_750_000_000;
 
 /// Compressed payloads: whatever comes gives as many bytes as it says, at most
 /// a frame's, or is refused; what is given packs and comes back.
@@ -103,11 +103,11 @@ fn sealed(sealer: &mut Sealer, number: usize, length: usize) -> Vec<u8> {
     frame
 }
 
-fn psk() -> PskKeys {
+pub(crate) fn psk() -> PskKeys {
     PskKeys::new(&Psk::from_random(std::array::from_fn(|i| (i * 37) as u8)))
 }
 
-fn edge_identity() -> Identity {
+pub(crate) fn edge_identity() -> Identity {
     Identity::from_seed([1; 32]).unwrap()
 }
 
@@ -115,7 +115,7 @@ fn agent_identity() -> Identity {
     Identity::from_seed([2; 32]).unwrap()
 }
 
-fn agent() -> AgentHandshake {
+pub(crate) fn agent() -> AgentHandshake {
     AgentHandshake::start(
         &psk(),
         edge_identity().public(),
@@ -232,7 +232,7 @@ fn handshake(alter: u8, script: &[u8], now: Instant) {
     }
 }
 
-fn welcome() -> AuthOk {
+pub(crate) fn welcome() -> AuthOk {
     AuthOk {
         link: LinkId(1),
         agent_secret: None,
@@ -246,7 +246,7 @@ fn welcome() -> AuthOk {
     }
 }
 
-fn drain(poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn drain(poll: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
     std::iter::from_fn(poll).collect::<Vec<_>>().concat()
 }
 

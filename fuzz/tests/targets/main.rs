@@ -9,5 +9,6 @@ mod config;
 mod doors;
 mod http;
 mod link;
+mod quic;
 mod text;
 mod wire;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use adit_link_proto::{KNOCK_LEN, Knock};
+use adit_link_proto::{KNOCK_LEN, Knock, QuicStart};
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
@@ -49,40 +49,19 @@ impl Filter {
     /// Whether a datagram may be from an agent. Short headers name a
     /// connection that the library has, or are dropped there (RFC 9000 §17.3).
     fn lets_in(&self, datagram: &[u8]) -> bool {
-        let known = match Beginning::of(datagram) {
-            Beginning::Short => true,
-            Beginning::Long(id) => match <&[u8; KNOCK_LEN]>::try_from(id) {
+        let known = match QuicStart::of(datagram) {
+            QuicStart::Short => true,
+            QuicStart::Long(id) => match <&[u8; KNOCK_LEN]>::try_from(id) {
                 Ok(knock) => (self.judge)(&Knock::parse(knock)),
                 Err(_) => self.ids.made(id),
             },
-            Beginning::Foreign => false,
+            QuicStart::Foreign => false,
         };
         if !known {
             let dropped = &self.counters.strangers_dropped;
             dropped.fetch_add(1, Ordering::Relaxed);
         }
         known
-    }
-}
-
-/// How a QUIC datagram begins (RFC 8999 §5, RFC 9000 §17.2).
-enum Beginning<'a> {
-    Short,
-    /// Version 1, with its destination connection id.
-    Long(&'a [u8]),
-    /// Another version, or not QUIC.
-    Foreign,
-}
-
-impl<'a> Beginning<'a> {
-    fn of(datagram: &'a [u8]) -> Self {
-        match datagram {
-            [first, ..] if first & 0x80 == 0 => Self::Short,
-            [_, 0, 0, 0, 1, length, rest @ ..] if usize::from(*length) <= KNOCK_LEN => rest
-                .get(..usize::from(*length))
-                .map_or(Self::Foreign, Self::Long),
-            _ => Self::Foreign,
-        }
     }
 }
 
