@@ -27,8 +27,9 @@ use crate::lane::Lanes;
 /// How often a connection with many streams is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// Bytes that wait for a reader worth cutting: a channel that nobody uses has a
-/// few.
-const MUCH: usize = 16 * 1024;
+/// few. So many are held beside the connection's own for each one that is looked
+/// at.
+const MUCH: usize = 2 * 1024;
 /// Paused readers that are cut at a look.
 const AT_ONCE: usize = 8;
 
