@@ -162,6 +162,8 @@ pub(crate) enum Name {
     Bore,
     /// OpenSSH, ssh -R
     Ssh,
+    /// HAProxy in TCP mode: one process between visitor and service, no tunnel
+    Hop,
 }
 
 impl Name {
@@ -196,6 +198,7 @@ impl Name {
             Self::RatholeNoise => "rathole, Noise",
             Self::Bore => "bore, plain",
             Self::Ssh => "OpenSSH -R (aes128-gcm)",
+            Self::Hop => "HAProxy, one hop, no tunnel",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod adit;
 mod bore;
+mod haproxy;
 mod rathole;
 mod ssh;
 
@@ -74,6 +75,10 @@ impl Programs {
                 let found = locate::peer("bore", &bore::INSTALL, install).await?;
                 self.found.insert("bore", found);
             }
+            Name::Hop => {
+                let found = locate::system("haproxy", "haproxy")?;
+                self.found.insert("haproxy", found);
+            }
             Name::Ssh => {
                 for (program, package) in ssh::PROGRAMS {
                     self.found
@@ -128,6 +133,7 @@ impl Subject {
                 rathole::start(programs, &dir, origin, rathole::Transport::Noise, "tcp").await?
             }
             Name::Bore => bore::start(programs, &dir, origin).await?,
+            Name::Hop => haproxy::start(programs, &dir, origin).await?,
             Name::Ssh => ssh::start(programs, &dir, origin).await?,
         };
         let door = Door {
