@@ -38,6 +38,7 @@ pub mod rules;
 pub mod seldom;
 pub mod serve;
 pub mod sni;
+mod splice;
 pub mod state;
 mod status;
 pub mod sync_stats;

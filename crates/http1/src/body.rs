@@ -106,6 +106,17 @@ impl Body {
         }
     }
 
+    /// Up to `most` bytes of a body whose length is known went by unseen: how
+    /// many of them were its own.
+    pub fn skip(&mut self, most: u64) -> u64 {
+        let State::Length(left) = &mut self.0 else {
+            return 0;
+        };
+        let skipped = most.min(*left);
+        *left -= skipped;
+        skipped
+    }
+
     /// Whether the body is complete.
     #[must_use]
     pub fn is_done(&self) -> bool {

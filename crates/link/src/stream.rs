@@ -365,12 +365,6 @@ impl Stream {
         }
     }
 
-    /// Whether it goes by a line of a trunk.
-    #[must_use]
-    pub(crate) fn is_line(&self) -> bool {
-        self.inner.socket.is_line()
-    }
-
     /// Whether our direction has ended.
     #[must_use]
     pub fn finished(&self) -> bool {

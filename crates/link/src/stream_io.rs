@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
+use crate::carrier::Socket;
 use crate::stream::{Fill, Stream, StreamError};
 
 /// A [`Stream`] behind tokio's traits, for code that knows only those.
@@ -64,6 +66,22 @@ impl AsyncWrite for StreamIo {
 }
 
 impl Stream {
+    /// The socket of a stream that is not sealed, while nothing that it brought
+    /// waits to be consumed.
+    #[must_use]
+    pub fn bare(&self) -> Option<&TcpStream> {
+        match (&self.inner.socket, &self.inner.sealed) {
+            (Socket::Tcp(socket), None) if self.inner.rx.is_empty() => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// Whether it goes by a line of a trunk.
+    #[must_use]
+    pub(crate) fn is_line(&self) -> bool {
+        self.inner.socket.is_line()
+    }
+
     /// Copies as much of `bytes` as fits before a flush; returns how much.
     ///
     /// # Errors

@@ -16,10 +16,14 @@ use super::record::Fault;
 use super::respond::date;
 use super::rewrite::{origins, visitor_origin};
 use crate::rules::Way;
+use crate::splice::{Failed, Pipe};
 use crate::visitor::Visitor;
+use crate::ways::{TURN, others_first};
 
 /// Interim answers that one request may get.
 const MAX_INTERIM: u8 = 16;
+/// Of a body that has so much to come the rest goes past this process.
+const WORTH_A_PIPE: u64 = 512 * 1024;
 /// With so many bytes at hand nothing more is read before they are written.
 const WORTH_WRITING: usize = 16 * 1024;
 
@@ -29,6 +33,8 @@ pub(super) struct Down {
     state: State,
     /// Data at the front of the stream's buffer that is written from there.
     direct: usize,
+    /// The rest of the body goes by this.
+    pipe: Option<Box<Pipe>>,
     interim: u8,
     /// The backend keeps its connection, for so many seconds if it says.
     reuse: bool,
@@ -83,7 +89,11 @@ impl Exchange {
                     }
                 }
                 State::Body(body) => {
-                    if self.move_body(cx, visitor, work, body)?.is_pending() {
+                    let moved = match self.poll_past(cx, visitor, work, body)? {
+                        Some(moved) => moved,
+                        None => self.move_body(cx, visitor, work, body)?,
+                    };
+                    if moved.is_pending() {
                         return Ok(Poll::Pending);
                     }
                 }
@@ -216,6 +226,67 @@ impl Exchange {
         };
         draft.head_at = draft.sent + out.pending().len() as u64;
         write_response(&mut out.bytes, &response, &options)
+    }
+
+    /// Moves the rest of a large body past this process; `None` where that
+    /// cannot be, because something has to be done to it.
+    fn poll_past(
+        &mut self,
+        cx: &mut Context<'_>,
+        visitor: &mut Visitor,
+        work: &mut Work,
+        mut answer: AnswerBody,
+    ) -> Result<Option<Poll<()>>, Fail> {
+        let coded = answer.from_chunks || answer.to_chunks;
+        let waiting = !work.out.pending().is_empty() || self.down.direct > 0;
+        let mut left = match answer.body.remaining() {
+            Some(left) if !coded && !waiting && self.paces.is_empty() => left,
+            _ => return Ok(None),
+        };
+        let (Some(from), Some(to)) = (self.stream.bare(), visitor.plain()) else {
+            return Ok(None);
+        };
+        if self.down.pipe.is_none() && left >= WORTH_A_PIPE {
+            // Without one the body is copied.
+            self.down.pipe = Pipe::new().ok().map(Box::new);
+        }
+        let Some(pipe) = &mut self.down.pipe else {
+            return Ok(None);
+        };
+        let (before, mut turn) = (left, TURN);
+        let moved = loop {
+            match pipe.poll_move(cx, (from, to), &mut left) {
+                Poll::Ready(Ok(0)) => break Ok(Poll::Ready(())),
+                Poll::Ready(Ok(count)) => {
+                    self.taking.moved(count);
+                    self.silent = None;
+                    work.draft.sent += count as u64;
+                    turn = turn.saturating_sub(count);
+                    if turn == 0 {
+                        break Ok(others_first(cx));
+                    }
+                }
+                Poll::Ready(Err(failed)) => break Err(failed),
+                Poll::Pending => {
+                    if !pipe.is_empty() {
+                        self.taking.waits();
+                    }
+                    break Ok(Poll::Pending);
+                }
+            }
+        };
+        answer.body.skip(before - left);
+        let moved = moved.map_err(|failed| match failed {
+            Failed::From => self.ended_early(),
+            Failed::To => Fail::Visitor,
+        })?;
+        answer.received = moved.is_ready();
+        self.down.state = State::Body(answer);
+        if answer.received {
+            self.down.pipe = None;
+            self.down.state = State::Done;
+        }
+        Ok(Some(moved))
     }
 
     /// Moves some of the body; pending when nothing can be moved.

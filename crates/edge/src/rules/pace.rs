@@ -33,6 +33,11 @@ impl Paces {
         self.0.extend(rule.and_then(Pace::new));
     }
 
+    /// Whether nothing is paced.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Bytes that may move now, more than none.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, way: Way) -> Poll<usize> {
         let mut most = usize::MAX;

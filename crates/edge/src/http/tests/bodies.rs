@@ -420,3 +420,57 @@ async fn a_chunked_body_may_begin_after_the_answer() {
     guest.send("3\r\nyes\r\n0\r\n\r\n").await;
     assert!(guest.until("0\r\n\r\n").await.contains("yes"));
 }
+
+/// The length of the large answers of [`download`].
+const LARGE: usize = 3_000_000;
+
+/// Answers `/cut` with less than it says, all else whole.
+async fn download(mut service: Service) {
+    while let Some(path) = service.request().await {
+        let (said, sent) = match path.as_str() {
+            "/small" => (5, 5),
+            "/cut" => (LARGE, LARGE - 1),
+            _ => (LARGE, LARGE),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n");
+        service.send(head).await;
+        service.send(pattern(sent)).await;
+        if sent < said {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn large_answers_leave_their_connections_in_order() {
+    let world = World::new(download).await;
+    let mut guest = world.visit().await;
+    for path in ["/large", "/small", "/large", "/large", "/small"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        guest.socket.write_all(request.as_bytes()).await.unwrap();
+        let length = if path == "/small" { 5 } else { LARGE };
+        let mut got = Vec::new();
+        let head = loop {
+            if let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            assert!(guest.socket.read_buf(&mut got).await.unwrap() > 0);
+        };
+        let mut rest = vec![0; head + length - got.len()];
+        guest.socket.read_exact(&mut rest).await.unwrap();
+        got.extend(rest);
+        assert!(got[head..] == pattern(length), "{path}");
+    }
+    assert_eq!(world.seen.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_large_answer_that_is_cut_is_no_whole_one() {
+    let world = World::new(download).await;
+    let mut guest = world.visit().await;
+    let request = format!("GET /cut HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    guest.socket.write_all(request.as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    let ended = guest.socket.read_to_end(&mut got).await;
+    assert!(ended.is_err(), "a reset, not an end in order");
+}
