@@ -409,12 +409,14 @@ class Session:
 
     def line(self, number_, agent_random, edge_random, line):
         prk = self.channel_prk(agent_random, edge_random)
+        for before in range(1, line):
+            prk = expand(prk, "adit/1 next line", u64(number_) + u32(self.epoch) + u32(before))
         context = u64(number_) + u32(self.epoch) + u32(line)
         labels = ("adit/1 line agent to edge", "adit/1 line edge to agent")
         return [Direction(self.suite, expand(prk, label, context)) for label in labels]
 
 
-PIECES = {"DATA": 1, "CLOSE": 2, "CREDIT": 3, "PING": 4, "PONG": 5}
+PIECES = {"DATA": 1, "CLOSE": 2, "CREDIT": 3, "PING": 4, "PONG": 5, "OPEN": 6}
 
 
 def piece(name, line=0, count=0, payload=b""):
@@ -560,13 +562,13 @@ def make_trunk(inputs, session, edge, channel):
     number_, agent_random, _ = channel
     header = channel_first(session.id_key, session.header_key(), inputs["unix"], agent_random,
                            number_, session.epoch, edge, TRUNK)
-    line = 7
+    line = 3
     to_edge, to_agent = session.line(*channel, line)
     made = {"header": header.hex(), "line": line,
             "agent_to_edge": to_edge.values(), "edge_to_agent": to_agent.values()}
     payload = bytes.fromhex(inputs["payload"])
     up, down = (way.seal(TYPES["DATA"], payload, inputs["stream"]) for way in (to_edge, to_agent))
-    pieces = (piece("PING") + piece("PONG") + piece("CREDIT", line, 64)
+    pieces = (piece("OPEN", line) + piece("PING") + piece("PONG") + piece("CREDIT", line, 64)
               + piece("DATA", line, payload=up) + piece("CLOSE", line))
     return made | {"agent_frame": up.hex(), "edge_frame": down.hex(), "pieces": pieces.hex()}
 

@@ -29,6 +29,9 @@ pub enum KeyError {
     /// The epoch of the header is not, or no longer, known.
     #[error("unknown key epoch {0}")]
     UnknownEpoch(u32),
+    /// All keys of their kind were drawn.
+    #[error("no keys are left")]
+    UsedUp,
 }
 
 pub(crate) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {

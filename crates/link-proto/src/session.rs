@@ -300,12 +300,14 @@ impl SessionKeys {
     }
 }
 
-/// What the lines of one trunk draw their keys from. It stays while the trunk
-/// does, as the keys of a channel do.
+/// What the lines of one trunk draw their keys from, one after the other: what
+/// is left after a line gives nothing away about it or those before.
 pub struct TrunkKeys {
     suite: Suite,
     number: u64,
     epoch: u32,
+    /// The line whose keys were drawn last.
+    line: u32,
     prk: Secret,
 }
 
@@ -318,18 +320,29 @@ impl TrunkKeys {
             suite,
             number,
             epoch,
+            line: 0,
             prk: secret.into(),
         }
     }
 
-    /// The two directions of a line, which is used once.
+    /// The line whose keys were drawn last, counted from 1.
+    #[must_use]
+    pub fn last(&self) -> u32 {
+        self.line
+    }
+
+    /// The next line's number and two directions; they are drawn once.
     ///
     /// # Errors
-    /// The library's, for a key that it does not take.
-    pub fn line(&self, line: u32, role: Role) -> Result<(Sealer, Opener), KeyError> {
+    /// [`KeyError::UsedUp`] when there are no more numbers.
+    pub fn next_line(&mut self, role: Role) -> Result<(u32, (Sealer, Opener)), KeyError> {
+        let line = self.line.checked_add(1).ok_or(KeyError::UsedUp)?;
         let (number, epoch) = (self.number.to_be_bytes(), self.epoch.to_be_bytes());
         let context: [&[u8]; 3] = [&number, &epoch, &line.to_be_bytes()];
-        directions(self.suite, &self.prk, &LINE, &context, role)
+        let pair = directions(self.suite, &self.prk, &LINE, &context, role)?;
+        self.prk = expand(&self.prk, "adit/1 next line", &context);
+        self.line = line;
+        Ok((line, pair))
     }
 }
 

@@ -401,7 +401,7 @@ impl World {
         })
     }
 
-    /// The same connection as a trunk: its header, the keys of line 7, and
+    /// The same connection as a trunk: its header, the keys of line 3, and
     /// what may stand on it.
     fn trunk(
         &self,
@@ -410,22 +410,27 @@ impl World {
         (number, epoch): (u64, u32),
         (agent_random, edge_random): ([u8; 16], [u8; 16]),
     ) -> Value {
-        const LINE: u32 = 7;
+        const LINE: u32 = 3;
         let (agent, edge) = (&live.agent.keys, &live.edge.keys);
         let (header, made) = agent.channel_header(number, agent_random, UNIX, Purpose::Trunk);
         let proved = edge.prove_channel(&First::parse(&header)).unwrap();
         assert_eq!(proved, made);
-        let context = [
-            &number.to_be_bytes()[..],
-            &epoch.to_be_bytes(),
-            &LINE.to_be_bytes(),
-        ]
-        .concat();
-        let to_edge = expand(prk, "adit/1 line agent to edge", &[&context]);
-        let to_agent = expand(prk, "adit/1 line edge to agent", &[&context]);
+        let context = |line: u32| {
+            let (number, epoch) = (number.to_be_bytes(), epoch.to_be_bytes());
+            [&number[..], &epoch, &line.to_be_bytes()].concat()
+        };
+        let step = |prk: Secret, line| expand(&prk, "adit/1 next line", &[&context(line)]);
+        let prk = (1..LINE).fold(prk.clone(), step);
+        let to_edge = expand(&prk, "adit/1 line agent to edge", &[&context(LINE)]);
+        let to_agent = expand(&prk, "adit/1 line edge to agent", &[&context(LINE)]);
         let lines = |keys: &crate::SessionKeys, role| {
-            let trunk = keys.trunk(&made, edge_random).unwrap();
-            trunk.line(LINE, role).unwrap()
+            let mut trunk = keys.trunk(&made, edge_random).unwrap();
+            for _ in 1..LINE {
+                trunk.next_line(role).unwrap();
+            }
+            let (line, pair) = trunk.next_line(role).unwrap();
+            assert_eq!(line, LINE);
+            pair
         };
         let (mut agent_seals, _) = lines(agent, Role::Agent);
         let (mut edge_seals, _) = lines(edge, Role::Edge);
@@ -436,6 +441,7 @@ impl World {
         }
         let mut pieces = Vec::new();
         for (kind, line, count) in [
+            (PieceKind::Open, LINE, 0),
             (PieceKind::Ping, 0, 0),
             (PieceKind::Pong, 0, 0),
             (PieceKind::Credit, LINE, 64),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::datagrams;
 use crate::agent::{DialConfig, StreamHandler, unix_now};
 use crate::carrier::Socket;
-use crate::channel::Channel;
+use crate::channel::{Channel, Usage};
 use crate::counters::Counters;
 use crate::entropy::random;
 use crate::forward::{ForwardError, Place};
@@ -28,6 +28,8 @@ use crate::workers::worker_index;
 const SETUP_TIME: Duration = Duration::from_secs(10);
 /// Pause after a failed dial, so that a full edge is not hammered.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Most lines of all trunks together, above what an honest edge opens.
+const MOST_LINES: usize = 16_384;
 /// Most trunks, whatever the edge wants.
 const MOST_TRUNKS: usize = 64;
 
@@ -50,6 +52,8 @@ pub(crate) struct Dialer {
     trunks_wanted: AtomicUsize,
     /// Those being dialled included.
     trunks: AtomicUsize,
+    /// Lines that are served.
+    lines: Arc<AtomicUsize>,
     cuts: Mutex<Vec<Weak<Cut>>>,
 }
 
@@ -77,6 +81,7 @@ impl Dialer {
             open: AtomicUsize::new(0),
             trunks_wanted: AtomicUsize::new(0),
             trunks: AtomicUsize::new(0),
+            lines: Arc::default(),
             cuts: Mutex::default(),
         })
     }
@@ -182,8 +187,15 @@ impl Dialer {
         let counters = Arc::clone(&self.counters);
         let trunk = Trunk::new((keys, Role::Agent), self.max, counters);
         let serve = |line| {
+            let counted = Usage::of(&self.lines);
+            if self.lines.load(Ordering::Relaxed) > MOST_LINES {
+                return;
+            }
             let dialer = Arc::clone(self);
-            let serve = async move { dialer.serve_line(line).await };
+            let serve = async move {
+                dialer.serve_line(line).await;
+                drop(counted);
+            };
             self.tasks.spawn_until_stopped(serve);
         };
         let leave = self.stop.cancelled();

@@ -199,8 +199,12 @@ impl EdgeLink {
     /// Channels that wait for a stream.
     #[must_use]
     pub fn idle(&self) -> usize {
-        let channels: usize = self.idle.iter().map(|queue| lock(queue).len()).sum();
-        channels + self.lines.idle()
+        self.idle_connections() + self.lines.idle()
+    }
+
+    /// Those with a connection of their own.
+    fn idle_connections(&self) -> usize {
+        self.idle.iter().map(|queue| lock(queue).len()).sum()
     }
 
     /// Ends the link and every stream on it, now.
@@ -316,6 +320,10 @@ impl Home for EdgeLink {
         }
         if channel.is_line() {
             self.lines.give(channel);
+            // It may have ended meanwhile.
+            if self.ended.is_cancelled() {
+                self.lines.clear();
+            }
         } else {
             self.place(channel);
         }

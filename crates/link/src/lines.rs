@@ -146,6 +146,10 @@ impl EdgeLink {
                 self.watch_over(&channel);
                 self.count_line();
             }
+            // The link may have been cut before the line was watched over.
+            if self.ended().is_cancelled() {
+                return Err(OpenError::Gone);
+            }
             if let Ok(stream) = self.begin(channel, start) {
                 return Ok(stream);
             }
@@ -156,10 +160,11 @@ impl EdgeLink {
         self.open(start).await
     }
 
-    /// Whether the calling worker has a trunk.
+    /// Whether the calling worker has a trunk with room.
     #[must_use]
     pub fn has_lines(&self) -> bool {
-        self.lines().here().trunk().is_some()
+        let here = self.lines().here();
+        here.trunk().is_some_and(|trunk| trunk.has_room())
     }
 
     /// Whether the next stream like this one would go by a line, and this one
@@ -215,7 +220,10 @@ impl EdgeLink {
             let here = socket.into_std().and_then(TcpStream::from_std);
             let ran = match here {
                 Ok(socket) => Driver::new(trunk, socket).run(drop, ended).await,
-                Err(error) => Err(error),
+                Err(error) => {
+                    trunk.end();
+                    Err(error)
+                }
             };
             tracing::debug!(?ran, "a trunk has ended");
         };

@@ -9,14 +9,14 @@
 //! A trunk adds no secrecy and no meaning: each line has keys of its own, so
 //! that bytes which were altered, moved to another line or left out end a
 //! stream but never pass for its end. A line that is not read holds at most
-//! [`LINE_WINDOW`] and holds up no other.
+//! [`LINE_WINDOW`] bytes and holds up no other.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use adit_link_proto::{Role, TrunkKeys};
+use adit_link_proto::{Opener, Role, Sealer, TrunkKeys};
 use adit_wire::{LINE_WINDOW, Piece, PieceKind, TRUNK_HEAD};
 use futures_util::task::AtomicWaker;
 
@@ -42,22 +42,22 @@ pub(crate) struct Trunk {
     state: Mutex<State>,
     /// Whoever reads and writes the connection.
     driver: AtomicWaker,
-    keys: TrunkKeys,
     role: Role,
     /// Most lines at a time.
     most: usize,
     counters: Arc<Counters>,
 }
 
-#[derive(Default)]
 struct State {
+    /// Of the next line; its number follows the last one's.
+    keys: TrunkKeys,
     /// Pieces that wait for the connection.
     out: Buffer,
     slots: HashMap<u32, Slot>,
-    /// The line that was opened last.
-    last: u32,
     /// Some writer waits for room in `out`.
     blocked: bool,
+    /// The peer was asked for a sign of life.
+    asked: bool,
     /// The connection has ended.
     over: bool,
 }
@@ -125,9 +125,15 @@ impl Trunk {
         counters: Arc<Counters>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                keys,
+                out: Buffer::default(),
+                slots: HashMap::new(),
+                blocked: false,
+                asked: false,
+                over: false,
+            }),
             driver: AtomicWaker::new(),
-            keys,
             role,
             most,
             counters,
@@ -143,29 +149,34 @@ impl Trunk {
         self.state().over
     }
 
-    /// Edge: a new line; `None` when there can be no more. The agent hears of
-    /// it by its first bytes.
+    /// Whether [`Trunk::open`] would open a line.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state();
+        !state.over && state.slots.len() < self.most && state.keys.last() < u32::MAX
+    }
+
+    /// Edge: a new line; `None` when there can be no more.
     pub(crate) fn open(self: &Arc<Self>) -> Option<Channel> {
         let mut state = self.state();
         if state.over || state.slots.len() >= self.most {
             return None;
         }
-        let id = state.last.checked_add(1)?;
-        state.last = id;
+        let (id, keys) = state.keys.next_line(self.role).ok()?;
         state.slots.insert(id, Slot::default());
+        // At once, so that lines open in their order whoever speaks first.
+        state.queue(PieceKind::Open, id, 0, &[]);
         drop(state);
-        self.channel(id)
+        self.driver.wake();
+        Some(self.channel(id, keys))
     }
 
-    fn channel(self: &Arc<Self>, id: u32) -> Option<Channel> {
-        // Dropped, it closes the line.
+    fn channel(self: &Arc<Self>, id: u32, keys: (Sealer, Opener)) -> Channel {
         let line: Box<dyn Wire> = Box::new(Line::new(Arc::clone(self), id));
-        let keys = self.keys.line(id, self.role).ok()?;
-        Some(Channel::new(line, keys, Arc::clone(&self.counters)))
+        Channel::new(line, keys, Arc::clone(&self.counters))
     }
 
     /// The connection has ended: so have its lines.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = self.state();
         state.over = true;
         let mut wakers = Vec::new();

@@ -17,7 +17,7 @@ pub const CREDIT_UNIT: usize = 1024;
 /// What a piece is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PieceKind {
-    /// 1: bytes of a line, at least one. The edge's first of a line opens it.
+    /// 1: bytes of a line, at least one.
     Data,
     /// 2: the line is over, both ways.
     Close,
@@ -27,6 +27,8 @@ pub enum PieceKind {
     Ping,
     /// 5: the sign; of no line.
     Pong,
+    /// 6: the edge opens the line after the last one.
+    Open,
 }
 
 /// The head of a piece.
@@ -58,6 +60,7 @@ impl Piece {
             3 => PieceKind::Credit,
             4 => PieceKind::Ping,
             5 => PieceKind::Pong,
+            6 => PieceKind::Open,
             _ => return Err(BadPiece),
         };
         let piece = Self {
@@ -80,6 +83,7 @@ impl Piece {
             PieceKind::Credit => 3,
             PieceKind::Ping => 4,
             PieceKind::Pong => 5,
+            PieceKind::Open => 6,
         };
         let [c1, c2] = self.count.to_be_bytes();
         let [l1, l2, l3, l4] = self.line.to_be_bytes();
@@ -161,6 +165,7 @@ mod tests {
             (PieceKind::Credit, 7, 64),
             (PieceKind::Ping, 0, 0),
             (PieceKind::Pong, 0, 0),
+            (PieceKind::Open, 7, 0),
         ] {
             let piece = Piece { kind, line, count };
             assert_eq!(Piece::parse(piece.bytes()), Ok(piece));
@@ -168,6 +173,8 @@ mod tests {
         for odd in [
             [0, 0, 0, 1, 0, 0, 0, 1],
             [6, 0, 0, 1, 0, 0, 0, 1],
+            [6, 0, 0, 0, 0, 0, 0, 0],
+            [7, 0, 0, 0, 0, 0, 0, 1],
             [1, 1, 0, 1, 0, 0, 0, 1],
             [1, 0, 0, 0, 0, 0, 0, 1],
             [1, 0, 0, 1, 0, 0, 0, 0],

@@ -175,6 +175,7 @@ fn pieces() {
     let line = 7;
     let mut good = Vec::new();
     for (kind, line, count) in [
+        (PieceKind::Open, line, 0),
         (PieceKind::Data, line, 20),
         (PieceKind::Credit, line, 64),
         (PieceKind::Ping, 0, 0),

@@ -204,7 +204,7 @@ impl EdgeLink {
     }
 
     fn trim(&self, wanted: usize) {
-        let mut excess = self.idle().saturating_sub(wanted);
+        let mut excess = self.idle_connections().saturating_sub(wanted);
         for queue in &self.idle {
             let mut queue = lock(queue);
             while excess > 0 && queue.pop_front().is_some() {

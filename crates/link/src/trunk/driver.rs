@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use adit_link_proto::Role;
+use adit_link_proto::{Opener, Role, Sealer};
 use adit_wire::{CREDIT_UNIT, LINE_WINDOW, Part, Piece, PieceKind, Pieces, TRUNK_HEAD};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -35,7 +35,7 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct News {
     wakers: Vec<Waker>,
-    opened: Vec<u32>,
+    opened: Vec<(u32, (Sealer, Opener))>,
 }
 
 impl Drop for Driver {
@@ -78,12 +78,20 @@ impl Driver {
             if let Poll::Ready(ended) = self.poll(cx, &serve) {
                 return Poll::Ready(ended);
             }
-            if leaving && self.trunk.state().slots.is_empty() {
+            if leaving && self.is_done() {
                 return Poll::Ready(Ok(()));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether no line is left; what the agent has said to the end goes out
+    /// before it leaves.
+    fn is_done(&self) -> bool {
+        let state = self.trunk.state();
+        let unsaid = !self.tx.is_empty() || !state.out.is_empty();
+        state.slots.is_empty() && (self.trunk.role == Role::Edge || !unsaid)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, serve: &impl Fn(Channel)) -> Poll<io::Result<()>> {
@@ -101,7 +109,9 @@ impl Driver {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             if silent >= PING_AFTER / 2 {
-                self.trunk.state().queue(PieceKind::Ping, 0, 0, &[]);
+                let mut state = self.trunk.state();
+                state.asked = true;
+                state.queue(PieceKind::Ping, 0, 0, &[]);
             }
         }
         Ok(())
@@ -162,6 +172,16 @@ impl Driver {
 
     fn take_apart(&mut self, serve: &impl Fn(Channel)) -> io::Result<()> {
         let mut news = News::default();
+        let taken = self.take_pieces(&mut news);
+        for (id, keys) in news.opened {
+            serve(self.trunk.channel(id, keys));
+        }
+        // Also before an error: nobody else knows of them any more.
+        news.wakers.into_iter().for_each(Waker::wake);
+        taken
+    }
+
+    fn take_pieces(&mut self, news: &mut News) -> io::Result<()> {
         let mut state = self.trunk.state();
         loop {
             let input = self.rx.filled();
@@ -173,56 +193,56 @@ impl Driver {
                     news.wakers.extend(Trunk::deliver(&mut state, line, bytes)?);
                     bytes.len()
                 }
-                Part::Opening(piece) => {
-                    self.trunk.admit(&mut state, piece.line, &mut news)?;
+                Part::Head(piece) if piece.kind == PieceKind::Open => {
+                    self.trunk.admit(&mut state, piece.line, news)?;
                     TRUNK_HEAD
                 }
-                Part::Head(piece) => {
-                    heed(&mut state, piece, &mut news)?;
+                Part::Opening(piece) | Part::Head(piece) => {
+                    heed(&mut state, piece, news)?;
                     TRUNK_HEAD
                 }
             };
             self.rx.start += taken;
         }
-        drop(state);
-        for channel in news
-            .opened
-            .into_iter()
-            .filter_map(|id| self.trunk.channel(id))
-        {
-            serve(channel);
+        if state.out.len() > MOST {
+            return Err(violation("the peer does not read"));
         }
-        news.wakers.into_iter().for_each(Waker::wake);
         Ok(())
     }
 }
 
 impl Trunk {
-    /// Bytes of a line are to come. Only the edge opens lines, one after the
-    /// other.
+    /// The edge opens a line; only it does, one after the other.
     fn admit(&self, state: &mut State, id: u32, news: &mut News) -> io::Result<()> {
-        if id <= state.last {
+        if self.role == Role::Edge {
+            return Err(violation("a line that an agent opens"));
+        }
+        let keys = state.keys.next_line(self.role).map_err(io::Error::other)?;
+        if keys.0 != id {
+            return Err(violation("a line out of its turn"));
+        }
+        if state.slots.len() >= self.most {
+            // Tasks may still hold some that the edge has closed.
+            state.queue(PieceKind::Close, id, 0, &[]);
             return Ok(());
         }
-        let next = state.last.checked_add(1) == Some(id);
-        if self.role == Role::Edge || !next || state.slots.len() >= self.most {
-            return Err(violation("a line that may not be opened"));
-        }
-        state.last = id;
         state.slots.insert(id, Slot::default());
-        news.opened.push(id);
+        news.opened.push(keys);
         Ok(())
     }
 }
 
 /// Takes in a piece without payload.
 fn heed(state: &mut State, piece: Piece, news: &mut News) -> io::Result<()> {
-    if piece.line > state.last {
+    if piece.line > state.keys.last() {
         return Err(violation("a line that was never opened"));
     }
     match piece.kind {
         PieceKind::Ping => state.queue(PieceKind::Pong, 0, 0, &[]),
-        PieceKind::Pong | PieceKind::Data => {}
+        PieceKind::Pong if !std::mem::take(&mut state.asked) => {
+            return Err(violation("an answer that was not asked for"));
+        }
+        PieceKind::Pong | PieceKind::Data | PieceKind::Open => {}
         PieceKind::Close => {
             if let Some(slot) = state.slots.get_mut(&piece.line) {
                 news.wakers.extend(slot.close());
@@ -237,9 +257,6 @@ fn heed(state: &mut State, piece: Piece, news: &mut News) -> io::Result<()> {
                 news.wakers.extend(slot.writer.take());
             }
         }
-    }
-    if state.out.len() > MOST {
-        return Err(violation("the peer does not read"));
     }
     Ok(())
 }

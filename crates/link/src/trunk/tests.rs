@@ -1,10 +1,10 @@
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_link_proto::Suite;
-use adit_wire::CREDIT_UNIT;
+use adit_wire::{CREDIT_UNIT, FrameKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -22,6 +22,10 @@ struct World {
 
 impl World {
     async fn new(role: Role) -> Self {
+        Self::serving(role, drop).await
+    }
+
+    async fn serving(role: Role, serve: impl Fn(Channel) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -31,7 +35,7 @@ impl World {
         let (tell, ended) = oneshot::channel();
         let tasks = Tasks::new();
         tasks.spawn_until_stopped(async move {
-            drop(tell.send(driver.run(drop, pending()).await));
+            drop(tell.send(driver.run(serve, pending()).await));
         });
         Self {
             trunk,
@@ -43,8 +47,7 @@ impl World {
 
     fn line(&self) -> Line {
         let mut state = self.trunk.state();
-        state.last += 1;
-        let id = state.last;
+        let (id, _) = state.keys.next_line(self.trunk.role).unwrap();
         state.slots.insert(id, Slot::default());
         Line::new(Arc::clone(&self.trunk), id)
     }
@@ -138,7 +141,9 @@ async fn a_reader_gives_credit_back() {
 #[tokio::test]
 async fn what_no_peer_says_ends_the_trunk() {
     for (why, kind, line, count) in [
-        ("a line that an agent opens", PieceKind::Data, 2, 1),
+        ("a line that an agent opens", PieceKind::Open, 2, 0),
+        ("bytes of no line", PieceKind::Data, 2, 1),
+        ("an answer that was not asked for", PieceKind::Pong, 0, 0),
         ("an end of no line", PieceKind::Close, 2, 0),
         ("credit of no line", PieceKind::Credit, 2, 1),
         ("credit that was not used", PieceKind::Credit, 1, 1),
@@ -153,7 +158,7 @@ async fn what_no_peer_says_ends_the_trunk() {
     world.refused("a head of no kind").await;
 
     let mut world = World::new(Role::Agent).await;
-    world.say(PieceKind::Data, 2, 1).await;
+    world.say(PieceKind::Open, 2, 0).await;
     world.refused("a line out of its turn").await;
 
     let mut world = World::new(Role::Edge).await;
@@ -168,7 +173,7 @@ async fn what_no_peer_says_ends_the_trunk() {
 async fn lines_have_a_limit_and_are_closed() {
     let mut world = World::new(Role::Agent).await;
     for id in 1..=9 {
-        world.say(PieceKind::Data, id, 5).await;
+        world.say(PieceKind::Open, id, 0).await;
         // Dropped at once, so that there is room for the next.
         assert_eq!(world.hear().await.0, piece(PieceKind::Close, id, 0));
         // What was under way then belongs to nobody.
@@ -177,9 +182,96 @@ async fn lines_have_a_limit_and_are_closed() {
     }
     let edge = World::new(Role::Edge).await;
     let lines: Vec<_> = (0..4).map(|_| edge.trunk.open().unwrap()).collect();
-    assert!(edge.trunk.open().is_none());
+    assert!(edge.trunk.open().is_none() && !edge.trunk.has_room());
     drop(lines);
-    assert!(edge.trunk.open().is_some());
+    assert!(edge.trunk.open().is_some() && edge.trunk.has_room());
+}
+
+/// The edge may have closed some of them already.
+#[tokio::test]
+async fn an_agent_that_holds_its_lines_refuses_one_and_not_the_trunk() {
+    let (keep, kept) = std::sync::mpsc::channel();
+    let mut world = World::serving(Role::Agent, move |line| keep.send(line).unwrap()).await;
+    for id in 1..=4 {
+        world.say(PieceKind::Open, id, 0).await;
+    }
+    world.say(PieceKind::Close, 1, 0).await;
+    world.say(PieceKind::Open, 5, 0).await;
+    assert_eq!(world.hear().await.0, piece(PieceKind::Close, 5, 0));
+    drop(kept.recv().unwrap());
+    world.say(PieceKind::Open, 6, 0).await;
+    world.say(PieceKind::Ping, 0, 0).await;
+    assert_eq!(world.hear().await.0, piece(PieceKind::Pong, 0, 0));
+    assert_eq!(kept.try_iter().count(), 4);
+    assert!(!world.trunk.is_over());
+}
+
+#[tokio::test]
+async fn lines_open_in_their_order_whoever_speaks_first() {
+    let mut world = World::new(Role::Edge).await;
+    let lines: Vec<_> = (0..3).map(|_| world.trunk.open().unwrap()).collect();
+    let mut lines = lines.into_iter();
+    let (mut first, second, mut third) = (
+        lines.next().unwrap(),
+        lines.next().unwrap(),
+        lines.next().unwrap(),
+    );
+    third.inner.queue(FrameKind::PING, &[]).unwrap();
+    poll_fn(|cx| third.inner.poll_flush(cx)).await.unwrap();
+    drop(second);
+    first.inner.queue(FrameKind::PING, &[]).unwrap();
+    poll_fn(|cx| first.inner.poll_flush(cx)).await.unwrap();
+    let mut heard = Vec::new();
+    for _ in 0..6 {
+        let (head, _) = world.hear().await;
+        heard.push((head.kind, head.line));
+    }
+    let expected = [
+        (PieceKind::Open, 1),
+        (PieceKind::Open, 2),
+        (PieceKind::Open, 3),
+        (PieceKind::Data, 3),
+        (PieceKind::Close, 2),
+        (PieceKind::Data, 1),
+    ];
+    assert_eq!(heard, expected);
+}
+
+/// Who sleeps on a line hears of the end, too, that came with its last bytes.
+#[tokio::test]
+async fn a_violation_wakes_every_reader() {
+    let mut world = World::new(Role::Edge).await;
+    let mut line = world.line();
+    let read = async {
+        let mut all = Vec::new();
+        line.read_to_end(&mut all).await.unwrap();
+        all
+    };
+    let speak = async {
+        while world.trunk.state().slots[&1].reader.is_none() {
+            tokio::task::yield_now().await;
+        }
+        let mut bytes = piece(PieceKind::Data, 1, 1).bytes().to_vec();
+        bytes.push(b'x');
+        bytes.extend([9; TRUNK_HEAD]);
+        world.far.write_all(&bytes).await.unwrap();
+    };
+    let both = async { tokio::join!(read, speak).0 };
+    let all = tokio::time::timeout(Duration::from_secs(10), both).await;
+    assert_eq!(all.unwrap(), b"x");
+}
+
+/// It opens lines without end and reads none of the answers.
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_given_up() {
+    let mut world = World::new(Role::Agent).await;
+    for id in 1.. {
+        let open = piece(PieceKind::Open, id, 0).bytes();
+        if id > 1_000_000 || world.far.write_all(&open).await.is_err() {
+            break;
+        }
+    }
+    world.refused("answers that nobody reads").await;
 }
 
 #[tokio::test]
