@@ -95,7 +95,7 @@ pub enum PeerError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// At the target: the forwarder has proved this identity; call
-    /// [`PeerTarget::decide`].
+    /// `PeerTarget::decide`.
     Proved(PublicKey),
     /// At the forwarder: the target lets nobody in with this identity.
     Refused,
