@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::lane::{Lane, Lanes};
+use crate::uses::Uses;
 
 /// A connection of a carrier other than TCP.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {
@@ -26,6 +27,8 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     fn carrier(&self) -> Carrier;
     /// The peer has proved a secret: what bounds strangers bounds it no more.
     fn proved(&self) {}
+    /// It carries streams of a link that has these.
+    fn carries(&self, _uses: &Arc<Uses>) {}
     /// Where its datagrams go, if the carrier has some, and this connection's
     /// index among them.
     fn lanes(&self) -> Option<(Arc<Lanes>, u32)> {
@@ -84,6 +87,13 @@ impl Socket {
                 wire.proved();
                 Ok(())
             }
+        }
+    }
+
+    /// It carries streams of a link that has these.
+    pub(crate) fn carries(&self, uses: &Arc<Uses>) {
+        if let Self::Other(wire, _) = self {
+            wire.carries(uses);
         }
     }
 

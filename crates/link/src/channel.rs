@@ -7,7 +7,6 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::carrier::Socket;
 use crate::counters::Counters;
 use crate::inner::{Cut, Inner, Sealed};
 use crate::stream::{Flow, Stream, StreamError};
+use crate::uses::Usage;
 
 /// An idle channel that heard nothing for this long is closed by either side.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -31,23 +31,6 @@ const CONFIRM_TIME: Duration = Duration::from_secs(1);
 /// Where a channel goes when its stream has ended in order.
 pub(crate) trait Home: Send + Sync {
     fn recycle(self: Arc<Self>, channel: Channel);
-}
-
-/// Counts one stream in use, until dropped.
-#[derive(Debug)]
-pub(crate) struct Usage(Arc<AtomicUsize>);
-
-impl Usage {
-    pub(crate) fn of(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Usage {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A channel that carries no stream now.
@@ -338,6 +321,8 @@ impl fmt::Debug for Incoming {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use adit_link_proto::Suite;
     use adit_wire::{HEAD, TAG};
     use tokio::io::AsyncWriteExt;

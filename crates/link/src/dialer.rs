@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::datagrams;
 use crate::agent::{DialConfig, StreamHandler, unix_now};
 use crate::carrier::Socket;
-use crate::channel::{Channel, Usage};
+use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::entropy::random;
 use crate::forward::{ForwardError, Place};
@@ -22,6 +22,7 @@ use crate::inner::Cut;
 use crate::path::Path;
 use crate::tasks::Tasks;
 use crate::trunk::{Driver, Trunk};
+use crate::uses::{Usage, Uses};
 use crate::workers::worker_index;
 
 /// How long a data channel may take to be set up.
@@ -53,7 +54,7 @@ pub(crate) struct Dialer {
     /// Those being dialled included.
     trunks: AtomicUsize,
     /// Lines that are served.
-    lines: Arc<AtomicUsize>,
+    lines: Arc<Uses>,
     cuts: Mutex<Vec<Weak<Cut>>>,
 }
 
@@ -188,7 +189,7 @@ impl Dialer {
         let trunk = Trunk::new((keys, Role::Agent), self.max, counters);
         let serve = |line| {
             let counted = Usage::of(&self.lines);
-            if self.lines.load(Ordering::Relaxed) > MOST_LINES {
+            if self.lines.now() > MOST_LINES {
                 return;
             }
             let dialer = Arc::clone(self);

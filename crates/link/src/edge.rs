@@ -11,13 +11,14 @@ use adit_wire::{Message, Start};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{Channel, Home, Usage};
+use crate::channel::{Channel, Home};
 use crate::control::Outbox;
 use crate::counters::Counters;
 use crate::forward::Asked;
 use crate::inner::Cut;
 use crate::lines::Lines;
 use crate::stream::{Stream, StreamError};
+use crate::uses::{Usage, Uses};
 
 mod pool;
 
@@ -71,7 +72,7 @@ pub struct EdgeLink {
     lines: Lines,
     waiters: Mutex<Waiters>,
     cuts: Mutex<Vec<Weak<Cut>>>,
-    in_use: Arc<AtomicUsize>,
+    in_use: Arc<Uses>,
     wanted: AtomicU16,
     least_idle: AtomicUsize,
     resized: Mutex<Instant>,
@@ -187,7 +188,7 @@ impl EdgeLink {
     /// Streams that are open now.
     #[must_use]
     pub fn in_use(&self) -> usize {
-        self.in_use.load(Ordering::Relaxed)
+        self.in_use.now()
     }
 
     /// Visitors that wait for a channel.
@@ -272,8 +273,10 @@ impl EdgeLink {
         opened.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So that the channel ends with the link.
+    /// So that the channel ends with the link, and its carrier knows when the
+    /// link has streams.
     pub(crate) fn watch_over(&self, channel: &Channel) {
+        channel.inner.socket.carries(&self.in_use);
         if let Some(cut) = channel.cut_handle() {
             let mut cuts = lock(&self.cuts);
             if cuts.len() >= cuts.capacity() {

@@ -12,10 +12,11 @@ use std::time::Duration;
 use adit_wire::{Forward, FrameKind, ResetReason};
 
 use crate::agent::AgentLink;
-use crate::channel::{Channel, Usage, refuse};
+use crate::channel::{Channel, refuse};
 use crate::dialer::Dialer;
 use crate::inner::Inner;
 use crate::stream::{Flow, Stream, StreamError};
+use crate::uses::Usage;
 
 /// How long the edge waits for the agent's first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(10);

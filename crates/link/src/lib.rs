@@ -39,6 +39,7 @@ pub mod tasks;
 pub mod tls;
 pub mod told;
 mod trunk;
+mod uses;
 pub mod websocket;
 pub mod workers;
 
@@ -51,3 +52,4 @@ pub use lane::Lanes;
 pub use peer::{Duplex, PeerFailure, PeerStream};
 pub use stream::{Fill, Stream, StreamError};
 pub use stream_io::StreamIo;
+pub use uses::Uses;

@@ -41,10 +41,13 @@ use crate::tasks::Tasks;
 
 mod filter;
 mod ids;
+mod life;
+mod refusals;
 mod stream;
 
 use filter::Filter;
 use ids::{Ids, Maker};
+use life::{Hints, Life};
 use stream::{Room, Streams};
 
 /// A connection that heard nothing for this long is over; heartbeats come more
@@ -136,11 +139,15 @@ fn silent(
     server: Option<ServerConfig>,
     judge: Judge,
     (tasks, counters): (&Tasks, Arc<Counters>),
+    hints: Option<&Arc<Hints>>,
 ) -> io::Result<Endpoint> {
     socket.set_nonblocking(true)?;
     let ids = Ids::new()?;
     let runtime = Owned::new(tasks);
-    let inner = runtime.wrap_udp_socket(socket)?;
+    let inner = match hints {
+        Some(hints) => refusals::wrap(socket, hints, tasks)?,
+        None => runtime.wrap_udp_socket(socket)?,
+    };
     let filter = Arc::new(Filter::new(inner, judge, (Arc::clone(&ids), counters)));
     let mut config = EndpointConfig::default();
     config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
@@ -153,6 +160,7 @@ pub struct Door {
     /// Streams of a connection that has proved a secret.
     streams: u16,
     room: Room,
+    hints: Arc<Hints>,
     counters: Arc<Counters>,
 }
 
@@ -178,11 +186,14 @@ impl Door {
         (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
         let server = server_config(room)?;
-        let endpoint = silent(socket, Some(server), judge, (tasks, Arc::clone(&counters)))?;
+        let hints = Arc::<Hints>::default();
+        let ground = (tasks, Arc::clone(&counters));
+        let endpoint = silent(socket, Some(server), judge, ground, Some(&hints))?;
         Ok(Self {
             endpoint,
             streams: channels.saturating_add(1),
             room,
+            hints,
             counters,
         })
     }
@@ -219,7 +230,7 @@ impl Door {
             }
             let (place, serve) = (place(), serve.clone());
             let most = (self.streams, self.room);
-            let counters = Arc::clone(&self.counters);
+            let ground = (Arc::clone(&self.hints), Arc::clone(&self.counters));
             tasks.spawn_until_stopped(async move {
                 let connected = tokio::time::timeout(HANDSHAKE, incoming.into_future());
                 tokio::pin!(place);
@@ -228,7 +239,7 @@ impl Door {
                     () = &mut place => return,
                 };
                 if let Ok(Ok(connection)) = connected {
-                    let guest = Arc::new(Guest::new(connection, most, counters));
+                    let guest = Arc::new(Guest::new(connection, most, ground));
                     guest.stay(place, serve).await;
                 }
             });
@@ -242,13 +253,19 @@ struct Guest {
     connection: Connection,
     lanes: Arc<Lanes>,
     streams: Arc<Streams>,
+    life: Life,
     most: (u16, Room),
     proved: CancellationToken,
 }
 
 impl Guest {
-    fn new(connection: Connection, most: (u16, Room), counters: Arc<Counters>) -> Self {
+    fn new(
+        connection: Connection,
+        most: (u16, Room),
+        (hints, counters): (Arc<Hints>, Arc<Counters>),
+    ) -> Self {
         Self {
+            life: Life::new(connection.clone(), hints),
             streams: Streams::new(connection.clone(), most.1, Arc::clone(&counters)),
             lanes: Lanes::new(connection.clone(), counters),
             connection,
@@ -257,8 +274,8 @@ impl Guest {
         }
     }
 
-    /// Until the agent closes the connection, falls silent, has had no stream
-    /// for a while, or is a stranger for too long.
+    /// Until the agent closes the connection, falls silent, is gone, has had no
+    /// stream for a while, or is a stranger for too long.
     async fn stay(
         self: &Arc<Self>,
         place: impl Future<Output = ()>,
@@ -280,6 +297,7 @@ impl Guest {
             () = self.take_streams(serve) => {}
             () = self.lanes.run() => {}
             () = self.streams.keep_flowing() => {}
+            () = self.life.over() => {}
             () = outstayed => {}
         }
         self.connection.close(VarInt::from_u32(0), b"");
@@ -344,7 +362,7 @@ impl Dialled {
         let (socket, room) = (UdpSocket::bind(any)?, Room::default());
         // Nobody begins a connection with an agent.
         let nobody: Judge = Arc::new(|_| false);
-        let endpoint = silent(socket, None, nobody, (tasks, Arc::clone(&counters)))?;
+        let endpoint = silent(socket, None, nobody, (tasks, Arc::clone(&counters)), None)?;
         let config = client_config(config, knock, room)?;
         let connecting = endpoint.connect_with(config, peer, name);
         let connecting = connecting.map_err(io::Error::other)?;

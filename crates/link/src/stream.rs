@@ -20,9 +20,10 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::channel::{Channel, Home, Usage};
+use crate::channel::{Channel, Home};
 use crate::inner::{Frame, Inner};
 use crate::tasks::Tasks;
+use crate::uses::Usage;
 
 /// How long the orderly end of a stream may take before its channel is closed.
 const END_TIME: Duration = Duration::from_secs(10);

@@ -1,11 +1,12 @@
 //! What a link's bytes travel in, where a network lets only some of it pass.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use adit_testkit::network::Condition;
 use adit_testkit::nginx::Nginx;
 use adit_testkit::proxies::Proxy;
-use adit_testkit::raw::origin;
+use adit_testkit::raw::{Socket, origin};
 use adit_testkit::tls::Pair;
 use adit_testkit::wait::until_true;
 
@@ -17,7 +18,15 @@ const DOORS: &str = "https = \"0.0.0.0:443\"\nudp_ports = \"5353\"\n";
 /// An agent at home with a TCP tunnel, and one of datagrams, so that QUIC is
 /// what it likes best.
 fn agent(apart: &Apart, variables: &[(&str, &str)]) -> Running {
-    let target = apart.end("home").inside(|| origin(echo));
+    agent_for(apart, echo, variables)
+}
+
+fn agent_for(
+    apart: &Apart,
+    service: impl Fn(Socket) + Send + Sync + 'static,
+    variables: &[(&str, &str)],
+) -> Running {
+    let target = apart.end("home").inside(|| origin(service));
     let text = format!(
         "[agent]\ndata = \"agent\"\n\
          [[tunnel]]\nname = \"it\"\nkind = \"tcp\"\ntarget = \"{target}\"\nport = {PORT}\n\
@@ -91,6 +100,44 @@ fn an_agent_stays_reachable_while_its_ways_are_closed() {
     there_and_back(&mut visitor, 1 << 18);
     drop(visitor);
     assert_eq!(second.stop().0, Some(0));
+}
+
+/// Nothing but the refusal of its datagrams tells the edge.
+#[test]
+fn visitors_of_an_agent_that_is_killed_see_a_reset_within_a_second() {
+    let apart = Apart::with(DOORS, "");
+    let service = |mut socket: Socket| {
+        socket.send("hello\n");
+        if socket.until("\n") == b"all\n" {
+            // Until the other side is gone.
+            while socket.stream().write_all(&[b'x'; 64 * 1024]).is_ok() {}
+        }
+        socket.rest();
+    };
+    let first = agent_for(&apart, service, &[("ADIT_AGENT_CARRIER", "quic")]);
+    first.live("it");
+    until_on(&first, &["quic"]);
+    apart
+        .network
+        .set(&[Condition::Delay(Duration::from_millis(20))]);
+    let [mut idle, mut busy] = ["some\n", "all\n"].map(|wish| {
+        let mut visitor = apart.visit();
+        visitor.until("hello\n");
+        visitor.send(wish);
+        visitor
+    });
+    busy.exactly(1 << 20);
+    let killed = Instant::now();
+    drop(first.process.kill());
+    let ended = std::thread::spawn(move || (busy.rest().1, killed.elapsed()));
+    let ends = [(idle.rest().1, killed.elapsed()), ended.join().unwrap()];
+    for (is_clean, took) in ends {
+        assert!(!is_clean && took < Duration::from_secs(1), "{ends:?}");
+    }
+    let labels = "{tunnel=\"it\",kind=\"tcp\"}";
+    let metric = |what: &str| apart.metric(&format!("adit_tunnel_{what}{labels}")) as u64;
+    until_true("both are counted", || metric("visitors_open") == 0);
+    assert_eq!((metric("failures_total"), metric("agents")), (2, 0));
 }
 
 #[test]

@@ -300,8 +300,8 @@ struct Visitors {
     flow: Speaker,
 }
 
-/// Without RST a dead agent is one that is silent.
-const SOON_DEAD: &str = "[link]\nheartbeat_seconds = 1\ndead_seconds = 2\n";
+/// An agent is not missed for its silence before a test is over.
+const LATE_DEAD: &str = "[link]\nheartbeat_seconds = 30\ndead_seconds = 120\n";
 
 fn start(lab: &Lab, carrier: &str) -> Running {
     let only = [("ADIT_AGENT_CARRIER", carrier)];
@@ -325,7 +325,7 @@ impl Near {
             ("ADIT_DOORS_UDP_PORTS", udp.as_str()),
         ];
         let any = ["127.0.0.1:0"; 3].map(str::to_owned);
-        let edge = lab.edge_with(&any, &format!("{SOON_DEAD}{tables}"), &doors);
+        let edge = lab.edge_with(&any, &format!("{LATE_DEAD}{tables}"), &doors);
         let tls = edge.running.line("listening tls ").parse().unwrap();
         for who in ["serving", "asking"] {
             lab.join(&edge, who);

@@ -23,6 +23,7 @@ use super::Held;
 use crate::carrier::Wire;
 use crate::counters::Counters;
 use crate::lane::Lanes;
+use crate::uses::Uses;
 
 /// How often a connection with many streams is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -253,6 +254,12 @@ impl Wire for QuicStream {
     fn proved(&self) {
         if let Held::Taken(guest, _) = &self.held {
             guest.proved();
+        }
+    }
+
+    fn carries(&self, uses: &Arc<Uses>) {
+        if let Held::Taken(guest, _) = &self.held {
+            guest.life.carries(uses);
         }
     }
 

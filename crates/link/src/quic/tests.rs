@@ -10,6 +10,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::entropy::random;
 
+mod life;
+
 const SOON: Duration = Duration::from_secs(30);
 
 const EDGE: PublicKey = PublicKey([7; 32]);
@@ -25,6 +27,7 @@ struct World {
     stop: CancellationToken,
     /// Of the door.
     counters: Arc<Counters>,
+    hints: Arc<Hints>,
     /// Of the door's connections.
     links: Tasks,
     tasks: Tasks,
@@ -50,6 +53,7 @@ where
     let counters = Arc::<Counters>::default();
     let ground = (&tasks, Arc::clone(&counters));
     let door = Door::with(room, (socket, 100), judge, ground).unwrap();
+    let hints = Arc::clone(&door.hints);
     let (give, taken) = mpsc::channel(16);
     let serve = move |socket, peer| give.try_send((socket, peer)).unwrap();
     tasks.spawn(door.serve(links.clone(), stop.clone(), place, serve));
@@ -67,6 +71,7 @@ where
         taken,
         stop,
         counters,
+        hints,
         links,
         tasks,
     }
@@ -414,7 +419,7 @@ async fn who_moves_is_blamed_at_the_address_that_shook_hands() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let nobody: Judge = Arc::new(|_| false);
     let ground = (&world.tasks, Arc::default());
-    let endpoint = silent(socket, None, nobody, ground).unwrap();
+    let endpoint = silent(socket, None, nobody, ground, None).unwrap();
     let knock = Knock::make(&keys(), &EDGE, 1_000_000, [5; 4]);
     let tls = crate::tls::unverified().unwrap();
     let config = client_config(&tls, knock, Room::default()).unwrap();
