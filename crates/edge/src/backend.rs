@@ -27,6 +27,12 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// long enough for a lost SYN or two to be sent again (RFC 6298 §2).
 const LONG_PATIENCE_MS: u16 = 10_000;
 
+/// Bytes of an exchange, on average, below which a backend's streams go by
+/// lines where there are some, and above which they leave them: a line copies
+/// each byte once more.
+const LITTLE: u32 = 64 * 1024;
+const MUCH: u32 = 256 * 1024;
+
 static NEXT_BACKEND: AtomicU64 = AtomicU64::new(1);
 static NEXT_CONN: AtomicU64 = AtomicU64::new(1);
 
@@ -262,8 +268,9 @@ impl Backend {
         visitor: SocketAddr,
         alone: bool,
     ) -> Result<Stream, BackendError> {
-        let Kind::Tunnel(tunnel) = &self.kind else {
-            return self.open(visitor, None, alone).await;
+        let tunnel = match &self.kind {
+            Kind::Tunnel(tunnel) if self.traffic.mean() < LITTLE => tunnel,
+            _ => return self.open(visitor, None, alone).await,
         };
         let start = tunnel.start(visitor, alone);
         let mut stream = tunnel.link.open_small(&start).await?;
@@ -271,11 +278,15 @@ impl Backend {
         Ok(stream)
     }
 
-    /// Whether the next stream like this one, of small requests and answers,
-    /// would go a cheaper way.
-    pub(crate) fn outgrows(&self, stream: &Stream) -> bool {
-        let tunnel = self.as_tunnel();
-        tunnel.is_some_and(|tunnel| tunnel.link.outgrows(stream))
+    /// Whether the next stream like this one would better go another way: what
+    /// carries little by a line, what carries much by a connection of its own.
+    pub(crate) fn misplaced(&self, stream: &Stream) -> bool {
+        let mean = self.traffic.mean();
+        if stream.is_line() {
+            return mean > MUCH;
+        }
+        let tunnel = self.as_tunnel().filter(|_| mean < LITTLE);
+        tunnel.is_some_and(|tunnel| tunnel.link.has_lines())
     }
 
     /// Opens a flow of datagrams for a visitor of `door`, over after `idle_ms`

@@ -31,11 +31,37 @@ pub struct Traffic {
     pub failures: AtomicU64,
     /// Datagrams of its flows that were dropped.
     pub drops: AtomicU64,
+    /// Bytes of an exchange, both ways, on average of the last; 0 before the
+    /// first.
+    mean: AtomicU32,
     /// It is in its pool.
     live: AtomicBool,
 }
 
+/// What an exchange is taken to carry before any has ended.
+const FIRST: u32 = 128 * 1024;
+/// No exchange counts for more.
+const LARGEST: u32 = 16 * 1024 * 1024;
+/// A new exchange is one of so many.
+const OF: u32 = 16;
+
 impl Traffic {
+    /// An exchange has ended that carried so many bytes both ways.
+    pub(crate) fn exchanged(&self, bytes: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(LARGEST).min(LARGEST);
+        let before = self.mean();
+        let after = before - before / OF + bytes / OF;
+        self.mean.store(after.max(1), Ordering::Relaxed);
+    }
+
+    /// Bytes of an exchange, both ways, on average of the last.
+    pub(crate) fn mean(&self) -> u32 {
+        match self.mean.load(Ordering::Relaxed) {
+            0 => FIRST,
+            mean => mean,
+        }
+    }
+
     /// Counts bytes from and to visitors.
     pub(crate) fn moved(&self, received: u64, sent: u64) {
         self.bytes_in.fetch_add(received, Ordering::Relaxed);
@@ -218,6 +244,22 @@ pub(crate) fn word(kind: TunnelKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mean_forgets_and_one_large_answer_is_no_rule() {
+        let traffic = Traffic::default();
+        let exchanges = |bytes: u64, times: usize| {
+            (0..times).for_each(|_| traffic.exchanged(bytes));
+            traffic.mean()
+        };
+        assert_eq!(traffic.mean(), FIRST);
+        assert!(exchanges(2_000, 16) < 64 * 1024);
+        assert!(exchanges(2_000, 48) < 8 * 1024);
+        assert!(exchanges(500_000, 1) < 64 * 1024);
+        assert!(exchanges(u64::MAX, 1) > 256 * 1024);
+        assert!(exchanges(2_000, 64) < 64 * 1024);
+        assert!(exchanges(0, 1000) >= 1);
+    }
 
     const ANN: PublicKey = PublicKey([1; 32]);
     const BOB: PublicKey = PublicKey([2; 32]);

@@ -167,13 +167,6 @@ impl EdgeLink {
         here.trunk().is_some_and(|trunk| trunk.has_room())
     }
 
-    /// Whether the next stream like this one would go by a line, and this one
-    /// does not.
-    #[must_use]
-    pub fn outgrows(&self, stream: &Stream) -> bool {
-        !stream.is_line() && self.has_lines()
-    }
-
     /// Asks the agent for a trunk for each worker.
     pub fn ask_for_trunks(&self) {
         if !self.lines().asked.swap(true, Ordering::Relaxed) {

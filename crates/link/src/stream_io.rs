@@ -78,7 +78,7 @@ impl Stream {
 
     /// Whether it goes by a line of a trunk.
     #[must_use]
-    pub(crate) fn is_line(&self) -> bool {
+    pub fn is_line(&self) -> bool {
         self.inner.socket.is_line()
     }
 

@@ -233,7 +233,9 @@ impl Connection {
         let stream = exchange.into_stream();
         let now = Instant::now();
         work.draft.ended = Some(now);
-        if reuse && !backend.outgrows(&stream) {
+        let draft = &work.draft;
+        backend.traffic.exchanged(draft.sent + draft.received);
+        if reuse && !backend.misplaced(&stream) {
             self.door.give_stream(backend, stream, seconds, now);
         } else if clean {
             stream.retire(&self.door.parts.tasks);
