@@ -63,9 +63,9 @@ pub(crate) enum Command {
     Config(config::Args),
     /// Make or show an identity
     Key(key::Args),
-    /// Show what a running edge does
+    /// Show what the edge and the agents on this machine do
     Status(status::Args),
-    /// Show it over and over, with rates
+    /// Show what the edge does over and over, with rates
     Top(top::Args),
     /// List or revoke the agents of an edge
     Agents(agents::Args),

@@ -1,9 +1,9 @@
 //! How a command fails: what happened, the code, what to do, the exit status.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::process::ExitCode;
 
-use adit_config::Mistakes;
+use adit_config::{Mistakes, Paint};
 use adit_model::Code;
 
 use crate::{advice, logging, terminal};
@@ -43,7 +43,8 @@ impl Failure {
         }
     }
 
-    fn code(&self) -> Code {
+    /// Its code, which decides the exit status.
+    pub(crate) fn code(&self) -> Code {
         match self {
             Self::One { code, .. } => *code,
             Self::Mistakes(mistakes) => mistakes.code(),
@@ -76,10 +77,25 @@ impl Failure {
         }
     }
 
+    /// Tells it on stderr, where the command goes on.
+    pub(crate) fn note(&self) {
+        terminal::note(&self.text());
+    }
+
     /// Tells it on stderr, below the log, and gives the exit status.
     pub(crate) fn tell(&self) -> ExitCode {
         logging::note(&self.text());
         ExitCode::from(self.code().fault().exit_status())
+    }
+}
+
+impl Display for Failure {
+    /// What happened, without code and remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One { what, .. } => f.write_str(what),
+            Self::Mistakes(mistakes) => f.write_str(&mistakes.render(Paint::Plain)),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use adit_model::{Carrier, Code, ConnId, PublicKey, TunnelName};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
+use crate::standing::Standing;
+
 /// One thing that happened.
 #[derive(Clone, Debug)]
 pub enum AgentEvent {
@@ -218,6 +220,8 @@ const WAITING: usize = 256;
 /// not stop the tunnels.
 #[derive(Debug)]
 pub(crate) struct Teller {
+    /// How things stand by what was told, heard or not.
+    pub(crate) standing: Standing,
     out: mpsc::Sender<AgentEvent>,
     waiting: Mutex<VecDeque<AgentEvent>>,
     /// The newest of each tunnel's visitors for whom there was no room.
@@ -228,6 +232,7 @@ pub(crate) struct Teller {
 impl Teller {
     pub(crate) fn new(out: mpsc::Sender<AgentEvent>) -> Self {
         Self {
+            standing: Standing::default(),
             out,
             waiting: Mutex::default(),
             visitors: Mutex::default(),
@@ -237,6 +242,7 @@ impl Teller {
 
     /// An event that matters: kept until there is room for it.
     pub(crate) fn tell(&self, event: AgentEvent) {
+        self.standing.take(&event);
         let mut waiting = self.waiting();
         if waiting.len() == WAITING {
             waiting.pop_front();
@@ -248,6 +254,7 @@ impl Teller {
 
     /// An event that nobody misses when there are too many.
     pub(crate) fn mention(&self, event: AgentEvent) {
+        self.standing.take(&event);
         if self.waiting().is_empty() {
             // Full or closed: then it is left out.
             drop(self.out.try_send(event));

@@ -20,7 +20,7 @@ use adit_link::tasks::Tasks;
 use adit_link::told::not_accepted;
 use adit_link::{ForwardError, Forwards, PeerFailure, PeerStream, StreamError};
 use adit_link_proto::{PeerError, PeerForwarder};
-use adit_model::{Code, ConnId, Identity};
+use adit_model::{Code, ConnId, Identity, PublicKey, TunnelName};
 use adit_wire::{Forward, ResetReason};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -51,6 +51,24 @@ pub(crate) struct Door {
     listener: TcpListener,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    places: Arc<Semaphore>,
+}
+
+/// What is told of a door while it serves.
+pub(crate) struct Facts {
+    /// The tunnel that it leads to.
+    pub(crate) name: TunnelName,
+    /// Whose that is.
+    pub(crate) peer: PublicKey,
+    pub(crate) address: SocketAddr,
+    places: Arc<Semaphore>,
+}
+
+impl Facts {
+    /// Connections now open.
+    pub(crate) fn open(&self) -> usize {
+        MOST.saturating_sub(self.places.available_permits())
+    }
 }
 
 impl Door {
@@ -71,9 +89,20 @@ impl Door {
                 settings,
                 listener,
                 address,
+                places: Arc::new(Semaphore::new(MOST)),
             });
         }
         Ok(doors)
+    }
+
+    /// What is told of it when somebody asks.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            name: self.settings.name.clone(),
+            peer: self.settings.peer,
+            address: self.address,
+            places: Arc::clone(&self.places),
+        }
     }
 
     /// What is told of it once the edge is reached.
@@ -97,7 +126,7 @@ impl Door {
         });
         let (listener, of_streams) = (self.listener, tasks.clone());
         let stopping = with.stopping.clone();
-        let places = Arc::new(Semaphore::new(MOST));
+        let places = self.places;
         tasks.spawn_until_stopped(async move {
             loop {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else {

@@ -19,6 +19,8 @@ mod backoff;
 mod climb;
 mod connect;
 mod datagrams;
+#[cfg(unix)]
+mod desk;
 mod error;
 mod events;
 mod forgotten;
@@ -36,7 +38,9 @@ mod reach;
 mod run;
 mod rungs;
 mod settings;
+mod standing;
 mod state;
+mod status;
 mod target;
 mod tls;
 mod tunnels;
@@ -46,6 +50,8 @@ mod whole;
 pub use adit_wire::Compression;
 pub use allowed::{AllowedError, AllowedTarget, AllowedTargets};
 pub use announce::ProxyProtocol;
+#[cfg(unix)]
+pub use desk::{Agents, agents};
 pub use error::AgentError;
 pub use events::{AgentEvent, Refusal, RefusalKind, Visitor, VisitorChange};
 pub use ladder::{Carriage, WebProxy};
@@ -55,4 +61,5 @@ pub use settings::{
     TunnelSettings,
 };
 pub use state::{DataFolder, EdgeRecord, HeldName, Joining, StateError};
+pub use status::{AgentReport, EdgeReport, LocalPort, OwnTunnel, TroubleReport};
 pub use target::{HostHeader, Target, TargetError, TcpTarget, UdpTarget};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_link::Counters;
 use adit_link::agent::{DialConfig, DialError};
@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::{Agent, telling};
 use crate::allowed::AllowedTargets;
+#[cfg(unix)]
+use crate::desk;
 use crate::error::{self, AgentError};
 use crate::events::{AgentEvent, Refusal, RefusalKind, Teller};
 use crate::forward::Forwarder;
@@ -27,6 +29,8 @@ use crate::random;
 use crate::reach::reach;
 use crate::settings::{AgentSettings, PinFrom, TunnelSettings};
 use crate::state::{DataFolder, Joining};
+#[cfg(unix)]
+use crate::status::Sources;
 use crate::tunnels::Tunnels;
 
 /// How long tasks may take to end after their links have.
@@ -62,6 +66,17 @@ pub async fn run(
             tunnel: tunnel.name.clone(),
             target: tunnel.target.clone(),
         });
+    }
+    #[cfg(unix)]
+    {
+        let sources = Sources {
+            identity: ready.identity.public(),
+            teller: Arc::clone(&teller),
+            tunnels: Arc::clone(&ready.tunnels),
+            forwards: doors.iter().map(Door::facts).collect(),
+            started: Instant::now(),
+        };
+        desk::open(&tasks, ready.data, sources).await;
     }
     let pins = Pins::new(settings.pin);
     let mut agent = Agent::new(

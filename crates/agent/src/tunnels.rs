@@ -104,7 +104,8 @@ impl Tunnel {
         !known
     }
 
-    fn counters(&self) -> Counters {
+    /// What it has carried since the agent started.
+    pub(crate) fn counters(&self) -> Counters {
         Counters {
             visitors_now: self.open.load(Ordering::Relaxed),
             visitors_ever: self.ever.load(Ordering::Relaxed),

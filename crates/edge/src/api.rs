@@ -15,9 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_link::owner::linger;
 use adit_link::told::not_accepted;
 use adit_model::TunnelName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -37,9 +38,6 @@ const MAX_HEAD: usize = 8 * 1024;
 const MAX_FIELDS: usize = 64;
 /// A connection is over after this, whatever its peer does.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of a peer that are read and thrown away after the answer, so that it
-/// arrives before a reset does.
-const MAX_LINGER: usize = 256 * 1024;
 
 /// Why the API door cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -142,19 +140,6 @@ async fn converse(mut socket: TcpStream, door: &ApiDoor) -> io::Result<()> {
     socket.write_all(answer.to_bytes().as_bytes()).await?;
     socket.shutdown().await?;
     linger(&mut socket).await
-}
-
-/// Reads and throws away a bounded rest of what the peer sends.
-pub(crate) async fn linger(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    let mut left = MAX_LINGER;
-    let mut rest = [0; 4096];
-    while left > 0 {
-        match socket.read(&mut rest).await? {
-            0 => break,
-            n => left = left.saturating_sub(n),
-        }
-    }
-    Ok(())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

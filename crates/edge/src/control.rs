@@ -16,21 +16,16 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use adit_link::owner;
 use adit_link::tasks::Tasks;
 use adit_model::{Code, Credential, JoinString, Psk};
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 pub use self::report::{CertificateReport, DoorReport, LinkReport, Report, Totals, TunnelReport};
 pub use self::words::{AgentInfo, BanInfo, NewToken, Revoked};
 use self::words::{Answer, Request, agent_infos, ban_time, find_agent};
 use crate::admission::{Admission, ManageError};
-use crate::api::linger;
 use crate::limits::Limits;
 use crate::reached::Reached;
 use crate::rules::{GuestError, Rules};
@@ -38,12 +33,6 @@ use crate::state::StateError;
 
 /// The socket's name in the data folder.
 pub(crate) const SOCKET: &str = "control.sock";
-/// Most bytes of a request.
-const MAX_REQUEST: u64 = 16 * 1024;
-/// Connections at a time.
-const MAX_CONNECTIONS: usize = 16;
-/// Time for a request to arrive and for its answer to be taken.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Most banned addresses that are listed.
 const MAX_BANS: usize = 10_000;
 
@@ -167,6 +156,21 @@ impl Control {
         self.reached.join(edge, credential)
     }
 
+    async fn answer_line(&self, line: &[u8]) -> String {
+        let answer = match serde_json::from_slice(line) {
+            Ok(request) => self.answer(request).await,
+            Err(error) => Err(ControlError::BadRequest(error.to_string())),
+        };
+        let answer = match &answer {
+            Ok(answer) => serde_json::json!({ "ok": answer }),
+            Err(error) => {
+                let (code, text) = (error.code().number, error.to_string());
+                serde_json::json!({ "error": { "code": code, "text": text } })
+            }
+        };
+        answer.to_string()
+    }
+
     async fn answer(&self, request: Request) -> Result<Answer, ControlError> {
         let shared = |psk: Psk| self.join(Credential::Shared(psk)).expose();
         Ok(match request {
@@ -251,77 +255,21 @@ impl Control {
 /// # Errors
 /// When the socket cannot be made in the data folder.
 pub fn listen(tasks: &Tasks, control: Arc<Control>) -> io::Result<()> {
-    let listener = bind(&control)?;
-    let (owner, stop) = (tasks.clone(), tasks.stopping().clone());
-    tasks.spawn(async move {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        while let Some(Ok(place)) = stop
-            .run_until_cancelled(Arc::clone(&places).acquire_owned())
-            .await
-        {
-            let accepted = stop.run_until_cancelled(listener.accept()).await;
-            match accepted {
-                None => break,
-                Some(Ok((socket, _))) => {
-                    let control = Arc::clone(&control);
-                    owner.spawn_until_stopped(async move {
-                        let _place = place;
-                        let _ = timeout(DEADLINE, converse(socket, &control)).await;
-                    });
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "the control socket could not accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
+    let folder = control.admission.store().folder();
+    // The lock is held, so that a socket found there is a dead one.
+    folder.remove(SOCKET).map_err(io::Error::other)?;
+    let listener = owner::bind(&folder.short_path_of(SOCKET))?;
+    let asked = Arc::clone(&control);
+    let answer = move |line: Vec<u8>| {
+        let control = Arc::clone(&asked);
+        async move { control.answer_line(&line).await }
+    };
+    let gone = move || {
         // Best effort: the next edge removes it too.
         let _ = control.admission.store().folder().remove(SOCKET);
-    });
+    };
+    owner::serve(tasks, listener, answer, gone);
     Ok(())
-}
-
-/// The lock is held, so that a socket found there is a dead one. Nobody can
-/// connect between `bind` and `listen`, so that its mode is right before the
-/// first connection.
-fn bind(control: &Control) -> io::Result<UnixListener> {
-    let folder = control.admission.store().folder();
-    folder.remove(SOCKET).map_err(io::Error::other)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(folder.short_path_of(SOCKET))?)?;
-    folder.make_private(SOCKET).map_err(io::Error::other)?;
-    socket.listen(16)?;
-    socket.set_nonblocking(true)?;
-    UnixListener::from_std(socket.into())
-}
-
-async fn converse(mut socket: UnixStream, control: &Control) -> io::Result<()> {
-    let user = rustix::process::geteuid().as_raw();
-    let peer = socket.peer_cred()?.uid();
-    if peer != user && peer != 0 {
-        return Ok(());
-    }
-    let mut line = Vec::new();
-    while !line.ends_with(b"\n") {
-        let mut limited = (&mut socket).take(MAX_REQUEST - line.len() as u64);
-        if limited.read_buf(&mut line).await? == 0 {
-            break;
-        }
-    }
-    let answer = match serde_json::from_slice(&line) {
-        Ok(request) => control.answer(request).await,
-        Err(error) => Err(ControlError::BadRequest(error.to_string())),
-    };
-    let answer = match &answer {
-        Ok(answer) => serde_json::json!({ "ok": answer }),
-        Err(error) => {
-            let (code, text) = (error.code().number, error.to_string());
-            serde_json::json!({ "error": { "code": code, "text": text } })
-        }
-    };
-    socket.write_all(format!("{answer}\n").as_bytes()).await?;
-    socket.shutdown().await?;
-    linger(&mut socket).await
 }
 
 #[cfg(test)]

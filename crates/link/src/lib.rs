@@ -26,6 +26,8 @@ mod forward;
 mod inner;
 mod lane;
 mod lines;
+#[cfg(unix)]
+pub mod owner;
 mod packed;
 mod path;
 mod peer;

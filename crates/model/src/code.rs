@@ -117,6 +117,7 @@ catalogue! {
     DESCRIPTORS = 2202, Machine, "too few file descriptors are allowed";
     RUNTIME_FAILED = 2203, Machine, "a worker could not be started";
     OUTPUT_CLOSED = 2204, Machine, "the output could not be written";
+    NO_AGENT_RUNNING = 2205, Machine, "no agent runs on this data folder";
 
     CERTIFICATE_BAD = 2301, Yours, "a certificate cannot be used";
     CERTIFICATE_ENDS = 2302, Yours, "a certificate ends soon";

@@ -59,7 +59,7 @@ some, each told with file, line and what to write instead.")]
 
 /// Whose configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Side {
+pub(crate) enum Side {
     Server,
     Client,
 }
@@ -129,7 +129,10 @@ fn plural(count: usize, word: &str) -> String {
 }
 
 /// Whose file it is.
-fn guess(file: &Path) -> Result<Side, Failure> {
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn guess(file: &Path) -> Result<Side, Failure> {
     let unreadable = |why: String| {
         Failure::from(adit_config::Mistakes::unreadable(
             &file.display().to_string(),

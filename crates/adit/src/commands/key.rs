@@ -73,7 +73,7 @@ fn show(whose: &Whose) -> Result<String, Failure> {
         return edge_key(&edge_place(whose), false);
     }
     let place = agent_place(whose);
-    let path = place.path()?;
+    let path = place.path(None)?;
     let what = format!("there is no identity in {}", path.display());
     let absent = Failure::with(
         Code::NO_IDENTITY,

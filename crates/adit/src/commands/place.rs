@@ -1,6 +1,6 @@
 //! Which edge or agent a command of administration means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use adit_agent::DataFolder;
 use adit_edge::control::client::Client;
@@ -50,11 +50,11 @@ impl AgentPlace {
     /// The folder's path.
     ///
     /// # Errors
-    /// Mistakes in the environment.
-    pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
+    /// Mistakes in the environment or the file.
+    pub(crate) fn path(&self, file: Option<&Path>) -> Result<PathBuf, Failure> {
         let mut options = Options::default();
         self.add_to(&mut options);
-        Ok(settings::agent(None, &options, &Remarks::default())?
+        Ok(settings::agent(file, &options, &Remarks::default())?
             .agent
             .data)
     }
@@ -64,7 +64,7 @@ impl AgentPlace {
     /// # Errors
     /// It cannot be used.
     pub(crate) fn folder(&self) -> Result<DataFolder, Failure> {
-        DataFolder::open(&self.path()?).map_err(state)
+        DataFolder::open(&self.path(None)?).map_err(state)
     }
 }
 

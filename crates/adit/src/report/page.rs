@@ -5,12 +5,16 @@ use adit_edge::control::{CertificateReport, DoorReport, LinkReport, Report, Tunn
 use super::rates::{Moment, Rate};
 use super::table::{Column, Row, Table, fit, number, text};
 use super::units::{bytes, count, flow, frequency, millis, span};
+use crate::failure::wrap;
+use crate::terminal::plain;
 
 /// Characters of an agent's key that tell it from others.
 const KEY: usize = 8;
 /// Lines below which a table says too little: its head, two rows, and how many
 /// others there are.
 const LEAST: usize = 4;
+/// Narrower, a text of several lines is hard to read.
+const NARROW: usize = 20;
 
 /// How lines may look.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +36,7 @@ enum Rows {
 
 impl Look {
     /// A table with its head painted, at most so many lines.
-    fn table(self, table: &Table, most: usize) -> Vec<String> {
+    pub(super) fn table(self, table: &Table, most: usize) -> Vec<String> {
         let mut lines = table.lines(self.width, most);
         if let Some(head) = lines.first_mut().filter(|_| self.bold) {
             *head = format!("\x1b[1m{head}\x1b[0m");
@@ -40,7 +44,19 @@ impl Look {
         lines
     }
 
-    fn sentence(self, text: &str) -> Vec<String> {
+    /// A text that is never cut: it may take several lines.
+    pub(crate) fn whole(self, text: &str) -> Vec<String> {
+        let room = self.width.saturating_sub(2).max(NARROW);
+        let lines = wrap(&plain(text), room).into_iter().enumerate();
+        let lines = lines.map(|(at, line)| match at {
+            0 => line,
+            _ => format!("  {line}"),
+        });
+        lines.collect()
+    }
+
+    /// One line, cut where it is too long.
+    pub(super) fn sentence(self, text: &str) -> Vec<String> {
         vec![fit(text, self.width)]
     }
 }
@@ -331,7 +347,7 @@ impl Figures {
 }
 
 /// Enough of a key to tell agents apart.
-fn short(key: &str) -> String {
+pub(super) fn short(key: &str) -> String {
     let key = key.strip_prefix("ed25519:").unwrap_or(key);
     key.chars().take(KEY).collect()
 }

@@ -31,6 +31,7 @@ mod restart;
 mod secrets;
 mod smuggling;
 mod status;
+mod status_agent;
 mod stuck;
 mod tcp;
 mod udp;

@@ -6,6 +6,7 @@
 //! joined              the key of the edge that `adit join` named
 //! edges/<key>.json    addresses and credential of one edge, by the edge's key
 //! names/<name>        one remembered random tunnel name, its edge and target
+//! running/<n>.sock    where a running agent says how things stand
 //! ```
 //!
 //! Invariants: a file is complete or absent (written beside, synced, renamed);
@@ -171,6 +172,23 @@ impl DataFolder {
 
     fn names(&self) -> PathBuf {
         self.root.join("names")
+    }
+
+    /// Where running agents listen for their owner.
+    pub(crate) fn running(&self) -> PathBuf {
+        Self::running_in(&self.root)
+    }
+
+    /// The same of a folder that is only looked at.
+    pub(crate) fn running_in(root: &Path) -> PathBuf {
+        root.join("running")
+    }
+
+    /// Makes that folder; what changes in it does so under the lock.
+    pub(crate) fn make_running(&self) -> Result<impl Sized + use<>, StateError> {
+        let path = self.running();
+        file::make_folder(&path).map_err(|source| StateError::Folder { path, source })?;
+        self.lock()
     }
 
     fn lock(&self) -> Result<file::Lock, StateError> {

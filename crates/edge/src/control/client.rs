@@ -4,28 +4,26 @@
 //! on the data folder, the client takes its lock and does on the files what the
 //! edge would do; so the same commands work before the first start.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use adit_link::owner;
 use adit_model::{Credential, JoinString, Pin, Psk, TunnelName};
 
 use super::words::{Answer, GuestWords, Line, Request, TokenWords, agent_infos, find_agent};
 use super::{AgentInfo, BanInfo, ControlError, NewToken, Report, Revoked, SOCKET};
 use crate::admission::{TokenWish, make_token};
 use crate::reached::Reached;
-use crate::state::folder::{open_folder, short_path};
+use crate::state::folder::open_folder;
 use crate::state::{Keep, StateError, Store};
 
 /// Longest wait for a running edge.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long an edge that holds the folder may take to open its socket.
 const START_TIME: Duration = Duration::from_secs(3);
-/// Most bytes of an answer.
-const MAX_ANSWER: u64 = 64 << 20;
 
 /// An edge that is just starting holds the folder before it answers.
 #[expect(
@@ -68,7 +66,7 @@ impl Client {
     /// # Errors
     /// See [`ControlError`].
     pub fn open(place: Place, may_create: bool) -> Result<Self, ControlError> {
-        let Err(mut refused) = connect(&place.data) else {
+        let Err(mut refused) = probe(&place.data) else {
             let desk = Desk::Edge;
             return Ok(Self { place, desk });
         };
@@ -89,8 +87,8 @@ impl Client {
                 Err(StateError::InUse(_)) => pause(),
                 Err(error) => return Err(error.into()),
             }
-            match connect(&place.data) {
-                Ok(_) => {
+            match probe(&place.data) {
+                Ok(()) => {
                     return Ok(Self {
                         place,
                         desk: Desk::Edge,
@@ -342,21 +340,15 @@ impl Client {
 }
 
 fn converse(data: &Path, request: &Request) -> io::Result<String> {
-    let mut socket = connect(data)?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    socket.write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(socket.take(MAX_ANSWER)).read_line(&mut answer)?;
-    Ok(answer)
+    let folder = open_folder(data).map_err(io::Error::other)?;
+    let socket = owner::short_path(folder.as_fd(), data, SOCKET);
+    owner::ask(&socket, &serde_json::to_vec(request)?, PATIENCE)
 }
 
-fn connect(data: &Path) -> io::Result<UnixStream> {
+/// Whether an edge listens in the folder.
+fn probe(data: &Path) -> io::Result<()> {
     let folder = open_folder(data).map_err(io::Error::other)?;
-    let socket = UnixStream::connect(short_path(folder.as_fd(), data, SOCKET))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    Ok(socket)
+    owner::probe(&owner::short_path(folder.as_fd(), data, SOCKET))
 }
 
 fn unix_now() -> u64 {

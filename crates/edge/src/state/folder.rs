@@ -7,10 +7,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use adit_link::owner;
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -60,11 +61,9 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// A path of at most a few dozen bytes to a file, whatever the folder's
-    /// own: a Unix socket's address has 108 bytes (unix(7)). Valid while this
-    /// value lives.
+    /// See [`owner::short_path`]; valid while this value lives.
     pub(crate) fn short_path_of(&self, name: &str) -> PathBuf {
-        short_path(self.folder.as_fd(), &self.path, name)
+        owner::short_path(self.folder.as_fd(), &self.path, name)
     }
 
     /// The whole file; `None` when there is none.
@@ -142,27 +141,12 @@ impl Folder {
             Err(error) => Err(StateError::of(&self.path_of(name), error)),
         }
     }
-
-    /// Makes a file readable and writable by its owner alone.
-    pub(crate) fn make_private(&self, name: &str) -> Result<(), StateError> {
-        fs::chmodat(&self.folder, name, PRIVATE, AtFlags::empty())
-            .map_err(|error| StateError::of(&self.path_of(name), error))
-    }
 }
 
 /// Opens an existing folder.
 pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd, StateError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     fs::open(path, flags, Mode::empty()).map_err(|error| StateError::of(path, error))
-}
-
-/// See [`Folder::short_path_of`].
-pub(crate) fn short_path(folder: BorrowedFd<'_>, path: &Path, name: &str) -> PathBuf {
-    if cfg!(target_os = "linux") {
-        PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
-    } else {
-        path.join(name)
-    }
 }
 
 fn mode_of(folder: &OwnedFd) -> io::Result<u32> {
