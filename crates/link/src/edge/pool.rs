@@ -222,3 +222,6 @@ impl Drop for AskMore<'_> {
         self.0.ask_more();
     }
 }
+
+#[cfg(test)]
+mod tests;

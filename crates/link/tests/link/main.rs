@@ -34,6 +34,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 mod carriers;
+mod cuts;
 
 use carriers::Door;
 

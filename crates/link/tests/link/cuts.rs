@@ -1,0 +1,77 @@
+//! Lines of a trunk beside what else happens to their link.
+
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Waker};
+
+use super::*;
+
+/// Streams that one opener may hold, more than are open when the link is cut.
+const MANY: u16 = 4096;
+
+/// Whether the stream knows, without another byte from anywhere.
+fn is_cut(stream: &mut Stream) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    matches!(
+        stream.poll_cut(&mut cx),
+        Poll::Ready(StreamError::Truncated)
+    )
+}
+
+/// The link ends between the look for a line and the stream that it is for: the
+/// line is closed with it and carries nothing.
+#[tokio::test]
+async fn a_line_that_is_found_on_a_link_that_ends_carries_no_stream() {
+    let mut world = World::start(Way::Lines, 16).await;
+    let (_agent, link) = world.join().await;
+    let opened = world.counters.streams_opened.load(Ordering::Relaxed);
+    // No other task runs until the stream is asked for.
+    link.ended().cancel();
+    assert!(link.has_lines());
+    let found = link.open_small(&start(1)).await;
+    assert!(matches!(found, Err(OpenError::Gone)), "{found:?}");
+    let after = world.counters.streams_opened.load(Ordering::Relaxed);
+    assert_eq!((after, link.in_use()), (opened, 0));
+    assert!(world.tasks.close(Duration::from_secs(5)).await);
+}
+
+/// Whichever comes first for each of the lines that are opened while the link
+/// is cut on another thread, no stream outlives it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_line_that_opens_while_its_link_is_cut_outlives_it() {
+    for round in 0..40 {
+        let mut world = World::start(Way::Lines, MANY).await;
+        let (_agent, link) = world.join().await;
+        let opened = Arc::new(AtomicUsize::new(0));
+        let opener = tokio::spawn({
+            let (link, opened) = (Arc::clone(&link), Arc::clone(&opened));
+            async move {
+                let mut streams = Vec::new();
+                loop {
+                    match link.open_small(&start(1)).await {
+                        Ok(stream) => streams.push(stream),
+                        Err(OpenError::Gone) => return streams,
+                        // The other thread is late.
+                        Err(OpenError::Full) => tokio::task::yield_now().await,
+                        Err(error) => panic!("{error}"),
+                    }
+                    opened.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        while opened.load(Ordering::Relaxed) < 100 {
+            tokio::task::yield_now().await;
+        }
+        link.cut();
+        let mut streams = opener.await.unwrap();
+        let all = streams.len();
+        streams.retain_mut(|stream| !is_cut(stream));
+        assert!(
+            streams.is_empty(),
+            "{} of {all} in round {round}",
+            streams.len()
+        );
+        assert!(!link.has_lines() && link.idle() == 0);
+        // A trunk stays until its last line is over.
+        assert!(world.tasks.close(Duration::from_secs(5)).await);
+    }
+}
