@@ -170,3 +170,27 @@ pub(crate) fn timestamp(line: &mut Vec<u8>, now: Duration) {
         line.push(end);
     }
 }
+
+/// Where the lines of a test go; whoever locks it holds them up.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Sink(pub(crate) std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Sink {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[cfg(test)]
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::num::NonZeroU16;
 use std::task::Poll;
 
+use adit_link::StreamIo;
 use adit_model::Code;
 use adit_wire::TunnelKind;
 
@@ -66,16 +67,22 @@ async fn a_random_name_is_remembered_for_each_kind_alone() {
     assert_eq!(names[..2], names[2..]);
 }
 
-#[tokio::test]
-async fn a_service_that_greets_first_is_heard_first() {
-    let mut world = World::new().await;
-    let mut agent = Running::start(tcp(&world, None));
+/// An agent with a TCP tunnel, a visitor that has said nothing, and what the
+/// service has of it: the edge asks for the stream before.
+async fn visited(world: &mut World) -> (Running, StreamIo, TcpStream) {
+    let mut agent = Running::start(tcp(world, None));
     let joined = world.edge.next().await;
     agent.live().await;
     let mut visitor = joined.io(1).await;
-    // The edge asks for the stream before the visitor has said anything.
     visitor.flush().await.unwrap();
-    let mut service = world.served().await;
+    let service = world.served().await;
+    (agent, visitor, service)
+}
+
+#[tokio::test]
+async fn a_service_that_greets_first_is_heard_first() {
+    let mut world = World::new().await;
+    let (agent, mut visitor, mut service) = visited(&mut world).await;
     service.write_all(b"SSH-2.0-service\r\n").await.unwrap();
     let mut greeting = [0; 17];
     visitor.read_exact(&mut greeting).await.unwrap();
@@ -99,12 +106,7 @@ async fn a_service_that_greets_first_is_heard_first() {
 #[tokio::test]
 async fn a_service_that_says_nothing_has_taken_its_visitor_all_the_same() {
     let mut world = World::new().await;
-    let mut agent = Running::start(tcp(&world, None));
-    let joined = world.edge.next().await;
-    agent.live().await;
-    let mut visitor = joined.io(1).await;
-    visitor.flush().await.unwrap();
-    let _service = world.served().await;
+    let (agent, mut visitor, _service) = visited(&mut world).await;
     let taken = poll_fn(|cx| match visitor.0.poll_fill(cx) {
         Poll::Pending if visitor.0.accepted() => Poll::Ready(()),
         found => found.map(|found| panic!("{found:?}")),
@@ -112,19 +114,15 @@ async fn a_service_that_says_nothing_has_taken_its_visitor_all_the_same() {
     tokio::time::timeout(Duration::from_secs(1), taken)
         .await
         .expect("the answer waits for the service only for a moment");
+    // Or its agent would wait for it.
+    drop(visitor);
     agent.stop().await;
 }
 
 #[tokio::test]
 async fn a_service_that_ends_first_still_listens() {
     let mut world = World::new().await;
-    let mut agent = Running::start(tcp(&world, None));
-    let joined = world.edge.next().await;
-    agent.live().await;
-    let mut visitor = joined.io(1).await;
-    // The edge asks for the stream before the visitor has said anything.
-    visitor.flush().await.unwrap();
-    let mut service = world.served().await;
+    let (agent, mut visitor, mut service) = visited(&mut world).await;
     service.write_all(b"send it").await.unwrap();
     service.shutdown().await.unwrap();
     let mut said = String::new();

@@ -185,25 +185,8 @@ fn text(line: &mut Vec<u8>, visit: &Line, (now, took): (Duration, Duration)) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::Mutex;
-
     use super::*;
-    use crate::access::Form;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::access::{Form, Sink};
 
     /// The lines of what `visit` does with visitors.
     fn lines(format: LogFormat, visit: impl FnOnce(&dyn Fn(TunnelKind) -> Told)) -> Vec<String> {
@@ -216,8 +199,7 @@ mod tests {
             Told::begin(Some(&log), (kind, &name), [192, 0, 2, 1].into(), agent)
         });
         drop(log);
-        let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        written.lines().map(str::to_owned).collect()
+        sink.text().lines().map(str::to_owned).collect()
     }
 
     #[test]

@@ -84,11 +84,8 @@ fn text(line: &mut Vec<u8>, record: &Record<'_>, now: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-    use crate::access::Form;
+    use crate::access::{Form, Sink};
     use crate::http::record::Fault;
 
     const PLAIN: Form = Form {
@@ -152,24 +149,9 @@ mod tests {
                 ..record()
             });
             drop(log);
-            let line = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+            let line = sink.text();
             assert_eq!(line.matches("token=abc").count(), expected, "{line}");
             assert!(line.contains("http://a.test/from"), "{line}");
-        }
-    }
-
-    /// A sink that can be held up.
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
         }
     }
 
@@ -181,8 +163,7 @@ mod tests {
             log.add(&record());
         }
         drop(log);
-        let written = sink.0.lock().unwrap();
-        assert_eq!(written.iter().filter(|b| **b == b'\n').count(), 1000);
+        assert_eq!(sink.text().matches('\n').count(), 1000);
     }
 
     #[test]
@@ -197,8 +178,7 @@ mod tests {
             }
             drop(stuck);
             drop(log);
-            let written = sink.0.lock().unwrap();
-            let text = String::from_utf8_lossy(&written);
+            let text = sink.text();
             let all = text.lines().count();
             let told: Vec<u64> = text.lines().filter_map(|l| told(l, format)).collect();
             let kept = u64::try_from(all - told.len()).unwrap();
