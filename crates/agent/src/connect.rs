@@ -175,7 +175,11 @@ impl Connector {
         let code = codes.reduce(|a, b| if a == b { a } else { Code::TARGET_UNREACHABLE });
         let texts: Vec<_> = failures
             .iter()
-            .map(|(address, error)| format!("{address}: {error}"))
+            .map(|(address, error)| match host {
+                // Told as the target already.
+                Host::Address(_) => error.to_string(),
+                Host::Name(_) => format!("{address}: {error}"),
+            })
             .collect();
         let code = code.unwrap_or(Code::TARGET_UNKNOWN);
         Err(self.failed(code, texts.join("; ")))

@@ -26,6 +26,9 @@ pub enum TargetError {
     /// None of the forms of a place whose bytes are carried as they are.
     #[error("target {0:?} is not a port, host:port or unix:/path")]
     NotAPlace(String),
+    /// Whether the last group is the port nobody can tell.
+    #[error("target {0:?}: an IPv6 address stands in brackets, as in [::1]:3000")]
+    Brackets(String),
     /// A URL where no protocol is spoken.
     #[error("a TCP tunnel carries bytes as they are: write host:port, not {0:?}")]
     NotBytes(String),
@@ -300,7 +303,13 @@ fn tcp(whole: &str, rest: &str, default: Option<u16>, tls: bool) -> Result<Targe
 }
 
 fn not_a_target(text: &str) -> TargetError {
-    TargetError::NotATarget(shortened(text))
+    let has_groups = text.matches(':').count() > 1 && !text.contains('[');
+    let what = if has_groups {
+        TargetError::Brackets
+    } else {
+        TargetError::NotATarget
+    };
+    what(shortened(text))
 }
 
 fn shortened(text: &str) -> String {
@@ -418,7 +427,7 @@ mod tests {
         for text in ["http://nas.lan:22", "HTTPS://nas.lan", "tcp://localhost:22"] {
             assert_eq!(refused(text), TargetError::NotBytes(text.to_owned()));
         }
-        for text in ["", "localhost", "::1:22"] {
+        for text in ["", "localhost", "[::1"] {
             assert_eq!(refused(text), TargetError::NotAPlace(text.to_owned()));
         }
         assert!(matches!(refused("localhost:0"), TargetError::Port(_)));
@@ -445,7 +454,10 @@ mod tests {
     fn what_is_no_target_is_told_apart() {
         let refused = |text: &str| text.parse::<Target>().unwrap_err();
         assert_eq!(refused("  "), TargetError::Empty);
-        for text in ["app", "::1:3000", "[::1", "[::1]x:1"] {
+        for text in ["::1:3000", "2001:db8::7"] {
+            assert!(matches!(refused(text), TargetError::Brackets(_)), "{text}");
+        }
+        for text in ["app", "[::1", "[::1]x:1"] {
             assert!(
                 matches!(refused(text), TargetError::NotATarget(_)),
                 "{text}"

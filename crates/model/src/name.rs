@@ -14,7 +14,7 @@ pub enum NameError {
     #[error("name is empty")]
     Empty,
     /// DNS allows 253 octets for a name and 63 for a label (RFC 1035 §2.3.4).
-    #[error("name is too long")]
+    #[error("name is too long: at most 63 characters between two dots, 253 in all")]
     TooLong,
     /// A character, or a hyphen in a place, that DNS host names do not have.
     #[error("name may hold letters, digits and inner hyphens only")]

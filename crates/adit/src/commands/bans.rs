@@ -6,7 +6,7 @@ use std::time::Duration;
 use adit_edge::control::BanInfo;
 use clap::Subcommand;
 
-use super::place::EdgePlace;
+use super::place::{EdgePlace, address};
 use crate::report::span;
 use crate::{Outcome, edge_seam, terminal};
 
@@ -42,6 +42,7 @@ stands for its /64. A ban ends with the edge: for good, and for networks, there
 is deny in a [[tunnel]] table.")]
     Add {
         /// The address
+        #[arg(value_parser = address)]
         address: IpAddr,
         /// For how long, at most 366 days
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=527_040))]
@@ -54,6 +55,7 @@ is deny in a [[tunnel]] table.")]
   adit bans remove 192.0.2.7")]
     Remove {
         /// The address
+        #[arg(value_parser = address)]
         address: IpAddr,
         #[command(flatten)]
         place: EdgePlace,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adit_model::{Code, TunnelName};
 use clap::Subcommand;
 
-use super::place::EdgePlace;
+use super::place::{EdgePlace, address};
 use crate::failure::Failure;
 use crate::{Outcome, edge_seam, terminal};
 
@@ -30,6 +30,7 @@ POST /_sys/guests on the API door.")]
         /// The tunnel's name
         tunnel: String,
         /// The visitor's address
+        #[arg(value_parser = address)]
         address: IpAddr,
         /// For how long, at most a day
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
@@ -44,6 +45,7 @@ POST /_sys/guests on the API door.")]
         /// The tunnel's name
         tunnel: String,
         /// The visitor's address
+        #[arg(value_parser = address)]
         address: IpAddr,
         #[command(flatten)]
         place: EdgePlace,

@@ -1,5 +1,6 @@
 //! Which edge or agent a command of administration means.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use adit_agent::DataFolder;
@@ -68,6 +69,21 @@ impl AgentPlace {
     }
 }
 
+/// One address, as an argument.
+///
+/// # Errors
+/// It is none; in words.
+pub(crate) fn address(text: &str) -> Result<IpAddr, &'static str> {
+    let is_network = text
+        .split_once('/')
+        .is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
+    match text.parse() {
+        Ok(address) => Ok(address),
+        Err(_) if is_network => Err("a network; it wants one address, like 192.0.2.7"),
+        Err(_) => Err("an address is written like 192.0.2.7 or 2001:db8::7"),
+    }
+}
+
 /// How a command that dials reaches the edge.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Way {
@@ -86,9 +102,15 @@ impl Way {
     /// The proxy cannot be read from where it is said to be.
     pub(crate) fn add_to(&self, options: &mut Options) -> Result<(), Failure> {
         options.set("ADIT_AGENT_CARRIER", "--carrier", self.carrier.as_deref());
-        let proxy = given::secret("--proxy", "ADIT_AGENT_PROXY", self.proxy.as_deref())?;
-        let proxy = proxy.as_ref().map(|proxy| proxy.as_str());
-        options.set("ADIT_AGENT_PROXY", "--proxy", proxy);
+        let (option, variable) = ("--proxy", "ADIT_AGENT_PROXY");
+        // A proxy that wants no login is no secret.
+        let open = |url: &str| url.contains("://") && !url.contains('@');
+        if self.proxy.as_deref().is_some_and(open) {
+            options.set(variable, option, self.proxy.as_deref());
+            return Ok(());
+        }
+        let proxy = given::secret(option, variable, self.proxy.as_deref())?;
+        options.set(variable, option, proxy.as_ref().map(|proxy| proxy.as_str()));
         Ok(())
     }
 }

@@ -45,8 +45,8 @@ pub(super) struct AtPort {
     )]
     named: Option<String>,
     /// Public port on the edge; default: one that the edge chooses
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
+    #[arg(long, value_name = "PORT", value_parser = port, allow_negative_numbers = true)]
+    port: Option<NonZeroU16>,
     /// Name of the tunnel, a host label; default: random, remembered for the target
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
@@ -59,8 +59,12 @@ impl AtPort {
     }
 
     pub(super) fn port(&self) -> Option<NonZeroU16> {
-        self.port.and_then(NonZeroU16::new)
+        self.port
     }
+}
+
+fn port(text: &str) -> Result<NonZeroU16, &'static str> {
+    text.parse().map_err(|_| "one port, from 1 to 65535")
 }
 
 /// How the service learns who its visitor is.

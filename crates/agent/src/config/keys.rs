@@ -275,6 +275,9 @@ fn reason(why: &TargetError) -> String {
         TargetError::MoreThanAPlace(_) => {
             "it has a path, a query or a user name, and requests bring their own".to_owned()
         }
+        TargetError::Brackets(_) => {
+            "an IPv6 address stands in brackets, as in [::1]:3000".to_owned()
+        }
         TargetError::SocketPath
         | TargetError::NoUnixSockets
         | TargetError::TooLong

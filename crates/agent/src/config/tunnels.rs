@@ -75,7 +75,9 @@ impl<'d, T: Eq + Hash + Display> Seen<'d, T> {
         let line = self.document.line_of(first).unwrap_or_default();
         let (what, key) = (self.what, self.key);
         let sentence = format!("the {what} `{one}` stands twice, first in line {line}");
-        let help = format!("give one of both another {key}");
+        // A tunnel is told by its name, all else by what it is.
+        let other = if key == "name" { key } else { what };
+        let help = format!("give one of both another {other}");
         section.complain(Code::CONFIG_DUPLICATE, key, &sentence, Some(&help));
     }
 }
@@ -107,12 +109,10 @@ fn tunnel(
     let exclusive = section.get(&keys::EXCLUSIVE);
     let carries = match section.get(&keys::KIND) {
         Some(Kind::Http) => {
-            misplaced(
-                section,
-                &["port", "proxy_protocol", "peers"],
-                "http",
-                "remove it, or write kind = \"tcp\"",
-            );
+            let help = "remove it, or write kind = \"tcp\"";
+            misplaced(section, &["port", "proxy_protocol"], "http", help);
+            let help = "remove it, or write kind = \"private\"";
+            misplaced(section, &["peers"], "http", help);
             http(document, section)
         }
         Some(Kind::Tcp) => {
@@ -123,7 +123,7 @@ fn tunnel(
         }
         Some(Kind::Udp) => {
             let help = "remove it: a UDP tunnel carries datagrams as they are";
-            let of_bytes = ["proxy_protocol", "compression"];
+            let of_bytes = ["proxy_protocol", "compression", "peers"];
             let keys = [&["host_header", "insecure_target", "auth"], &of_bytes[..]].concat();
             misplaced(section, &keys, "udp", help);
             datagrams(document, section)
