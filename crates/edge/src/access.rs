@@ -174,7 +174,7 @@ pub(crate) fn timestamp(line: &mut Vec<u8>, now: Duration) {
 /// Where the lines of a test go; whoever locks it holds them up.
 #[cfg(test)]
 #[derive(Clone, Default)]
-pub(crate) struct Sink(pub(crate) std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+pub(crate) struct Sink(pub(crate) Arc<std::sync::Mutex<Vec<u8>>>);
 
 #[cfg(test)]
 impl Sink {
@@ -184,13 +184,13 @@ impl Sink {
 }
 
 #[cfg(test)]
-impl std::io::Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -102,9 +102,16 @@ fn an_agent_stays_reachable_while_its_ways_are_closed() {
     assert_eq!(second.stop().0, Some(0));
 }
 
-/// Nothing but the refusal of its datagrams tells the edge.
+/// On QUIC nothing but the refusal of its datagrams tells the edge, on a
+/// WebSocket an end of TCP beneath TLS.
 #[test]
 fn visitors_of_an_agent_that_is_killed_see_a_reset_within_a_second() {
+    for carrier in ["quic", "websocket"] {
+        a_killed_agents_visitors_see_a_reset(carrier);
+    }
+}
+
+fn a_killed_agents_visitors_see_a_reset(carrier: &str) {
     let apart = Apart::with(DOORS, "");
     let service = |mut socket: Socket| {
         socket.send("hello\n");
@@ -114,9 +121,9 @@ fn visitors_of_an_agent_that_is_killed_see_a_reset_within_a_second() {
         }
         socket.rest();
     };
-    let first = agent_for(&apart, service, &[("ADIT_AGENT_CARRIER", "quic")]);
+    let first = agent_for(&apart, service, &[("ADIT_AGENT_CARRIER", carrier)]);
     first.live("it");
-    until_on(&first, &["quic"]);
+    until_on(&first, &[carrier]);
     apart
         .network
         .set(&[Condition::Delay(Duration::from_millis(20))]);
@@ -132,7 +139,8 @@ fn visitors_of_an_agent_that_is_killed_see_a_reset_within_a_second() {
     let ended = std::thread::spawn(move || (busy.rest().1, killed.elapsed()));
     let ends = [(idle.rest().1, killed.elapsed()), ended.join().unwrap()];
     for (is_clean, took) in ends {
-        assert!(!is_clean && took < Duration::from_secs(1), "{ends:?}");
+        let soon = took < Duration::from_secs(1);
+        assert!(!is_clean && soon, "{carrier}: {ends:?}");
     }
     let labels = "{tunnel=\"it\",kind=\"tcp\"}";
     let metric = |what: &str| apart.metric(&format!("adit_tunnel_{what}{labels}")) as u64;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use adit_testkit::counters::{held, metric};
 use adit_testkit::datagrams::{Answerer, Speaker, free_udp_ports};
 use adit_testkit::dns::{self, Dnsmasq, dig, dig_inside};
-use adit_testkit::network::{Condition, Network};
+use adit_testkit::network::{Condition, End, Network};
 use adit_testkit::wait::until_true;
 
-use crate::lab::{Edge, Lab, get};
+use crate::lab::{Edge, Lab, Running, get};
 use crate::networks::inside;
 
 fn local(port: u16) -> SocketAddr {
@@ -144,8 +144,50 @@ fn port_of(said: &str) -> u16 {
 
 const PORT: u16 = 5353;
 
+/// An edge at one end of a network, with one UDP port on all its addresses.
+fn edge_inside(lab: &Lab, end: &End) -> Running {
+    lab.file(
+        "server.toml",
+        &format!(
+            "[doors]\nhttp = \"{at}:80\"\nlink = \"{at}:7400\"\napi = \"127.0.0.1:9090\"\n\
+             udp_ports = \"{PORT}\"\nudp_bind = \"0.0.0.0\"\n\
+             [server]\ndomain = \"test\"\ndata = \"edge\"\nworkers = 2\n",
+            at = end.address(),
+        ),
+    );
+    let running = inside(lab, end, &["server", "--config", "server.toml"], &[]);
+    running.line("ready");
+    running
+}
+
+/// From the same port over and over; what comes first waits for the agent.
+fn asks_on(resolver: &Speaker) {
+    for id in 0..12 {
+        let answer = resolver.ask(&question(id));
+        assert!(answer.ends_with(&[192, 0, 2, 53]), "{answer:?}");
+    }
+}
+
+/// Asks for the address of [`dns::NAME`] (RFC 1035 §4.1).
+fn question(id: u8) -> Vec<u8> {
+    let mut question = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in dns::NAME.0.split('.') {
+        question.push(u8::try_from(label.len()).unwrap());
+        question.extend(label.bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    question
+}
+
+/// Its datagrams cross as such on QUIC, in frames on a stream.
 #[test]
 fn dns_over_a_network_that_loses_packets() {
+    for carrier in ["quic", "tcp"] {
+        dns_over_a_bad_network(carrier);
+    }
+}
+
+fn dns_over_a_bad_network(carrier: &str) {
     let (lab, network) = (Lab::new(), Network::new(&["home", "edge", "visitor"]));
     let (home, edge, visitor) = (
         network.end("home"),
@@ -154,17 +196,7 @@ fn dns_over_a_network_that_loses_packets() {
     );
     let second = edge.more_address(2);
     edge.take(second.into());
-    lab.file(
-        "server.toml",
-        &format!(
-            "[doors]\nhttp = \"{at}:80\"\nlink = \"{at}:7400\"\napi = \"127.0.0.1:9090\"\n\
-             udp_ports = \"{PORT}\"\nudp_bind = \"0.0.0.0\"\n\
-             [server]\ndomain = \"test\"\ndata = \"edge\"\nworkers = 2\n",
-            at = edge.address(),
-        ),
-    );
-    let running = inside(&lab, edge, &["server", "--config", "server.toml"], &[]);
-    running.line("ready");
+    let _edge = edge_inside(&lab, edge);
     let said = |flag| {
         let said = lab.run(&["server", flag, "--config", "server.toml"]);
         said.done().trim().to_owned()
@@ -172,12 +204,16 @@ fn dns_over_a_network_that_loses_packets() {
     let (join, pin) = (said("--print-join"), said("--print-pin"));
     let server = Dnsmasq::inside(home, 53);
     let words = ["udp", "53", "--name", "dns", "--data", "agent"];
-    let agent = inside(
-        &lab,
-        home,
-        &words,
-        &[("ADIT_EDGE", &join), ("ADIT_PIN", &pin)],
-    );
+    // Left to itself an agent with datagrams takes QUIC.
+    let way = if carrier == "quic" { "auto" } else { carrier };
+    let variables = [
+        ("ADIT_EDGE", join.as_str()),
+        ("ADIT_PIN", &pin),
+        ("ADIT_AGENT_CARRIER", way),
+    ];
+    let agent = inside(&lab, home, &words, &variables);
+    let link = agent.line("connected ");
+    assert!(link.ends_with(&format!(" {carrier}")), "{link}");
     assert_eq!(agent.live("dns"), format!("udp://test:{PORT}"));
     // Where several addresses lead to the port, each answers for itself; what
     // is larger than a packet comes in fragments.
@@ -195,14 +231,24 @@ fn dns_over_a_network_that_loses_packets() {
     ]);
     // DNS asks again what was lost; nobody else has to.
     let door = (edge.address(), PORT).into();
-    for _ in 0..20 {
+    for _ in 0..5 {
         let words = [dns::NAME.0, "+tries=10", "+time=1"];
         assert_eq!(dig_inside(visitor, door, &words), dns::NAME.1);
     }
+    let resolver = visitor.inside(|| Speaker::to(door));
+    asks_on(&resolver);
     let api = local(9090);
-    let (_, page) = edge.inside(|| get(api, &api.to_string(), "/metrics"));
-    let metric = |name: &str| metric(&page, name);
-    assert!(metric("adit_udp_datagrams_total{direction=\"out\"}") >= 24.0);
+    let metric = |name: &str| {
+        let (_, page) = edge.inside(|| get(api, &api.to_string(), "/metrics"));
+        metric(&page, name)
+    };
+    assert!(metric("adit_udp_datagrams_total{direction=\"out\"}") >= 21.0);
     assert!(metric("adit_links_open") > 0.0, "the link has borne it");
+    let beside = || metric("adit_link_datagrams_total");
+    if carrier == "quic" {
+        until_true("they crossed as datagrams", || beside() >= 8.0);
+    } else {
+        assert!(beside() < 1.0);
+    }
     drop((server, agent));
 }

@@ -1,5 +1,5 @@
-//! Many visitors of one TCP tunnel at once, and visitors and services that never
-//! read: what is held for them, and that all others are served. They run one
+//! Many visitors of one TCP tunnel at once, and visitors and services, also of
+//! private tunnels, that never read: what is held for them, and that all others are served. They run one
 //! after the other, and apart from all other tests.
 
 #![expect(
@@ -248,16 +248,37 @@ fn fill(stream: &mut TcpStream, part: &[u8]) -> usize {
     }
 }
 
-#[test]
-fn visitors_that_never_read_hold_little_and_slow_nobody() {
-    let _alone = alone();
-    let endless = origin(|mut socket: Socket| {
+/// Sends the same MiB of noise without end.
+fn endless() -> SocketAddr {
+    origin(|mut socket: Socket| {
         let part = noise(1 << 20);
         while socket.stream().write_all(&part).is_ok() {}
         socket.finish();
         socket.rest();
+    })
+}
+
+/// Until no byte goes to visitors any more, by this counter.
+fn nothing_moves(edge: &Edge, counter: &str) {
+    let counter = format!("{counter}{{direction=\"out\"}}");
+    let mut last = -1.0;
+    until_true("nothing moves any more", || {
+        let now = edge.metric(&counter);
+        std::mem::replace(&mut last, now) >= now
     });
-    let busy = Busy::new(&[endless, origin(|socket: Socket| socket.echo())]);
+}
+
+/// Whoever reads after all has missed nothing.
+fn reads_after_all(late: &Socket) {
+    let mut some = vec![0; 4 << 20];
+    late.stream().read_exact(&mut some).unwrap();
+    assert!(some.chunks(1 << 20).all(|part| part == noise(1 << 20)));
+}
+
+#[test]
+fn visitors_that_never_read_hold_little_and_slow_nobody() {
+    let _alone = alone();
+    let busy = Busy::new(&[endless(), origin(|socket: Socket| socket.echo())]);
     busy.serves(1);
     let before = busy.held();
     let stubborn: Vec<_> = (0..STUBBORN)
@@ -266,22 +287,76 @@ fn visitors_that_never_read_hold_little_and_slow_nobody() {
     until_true("they are all inside", || {
         busy.edge.metric("adit_tcp_streams_open") >= STUBBORN as f64
     });
-    let bytes = || busy.edge.metric("adit_tcp_bytes_total{direction=\"out\"}");
-    let mut last = -1.0;
-    until_true("nothing moves any more", || {
-        let now = bytes();
-        std::mem::replace(&mut last, now) >= now
-    });
+    nothing_moves(&busy.edge, "adit_tcp_bytes_total");
     busy.serves(1);
     let grown = busy.held().memory.saturating_sub(before.memory);
     assert!(grown < HELD_EACH * STUBBORN as u64, "{grown} KiB");
-    // Whoever reads after all has missed nothing.
-    let late = &stubborn[0];
-    let mut some = vec![0; 4 << 20];
-    late.stream().read_exact(&mut some).unwrap();
-    assert!(some.chunks(1 << 20).all(|part| part == noise(1 << 20)));
+    reads_after_all(&stubborn[0]);
     drop(stubborn);
     busy.settled();
+}
+
+/// Two private tunnels, and where another agent reaches them.
+fn private(services: [SocketAddr; 2]) -> Busy {
+    let lab = Lab::new();
+    let edge = lab.edge("[link]\nchannels_per_agent = 6000\n");
+    let [serving, asking] = ["serving", "asking"].map(|who| {
+        lab.join(&edge, who);
+        let data = lab.text_of(who);
+        let said = lab.run(&["key", "show", "--data", &data]);
+        said.done().trim().to_owned()
+    });
+    let (mut agents, mut ports) = (Vec::new(), Vec::new());
+    for (service, name) in services.iter().zip(["all", "echo"]) {
+        let target = service.to_string();
+        let words = ["private", &target, "--name", name, "--peer", &asking];
+        let agent = lab.start(&[&words[..], &["--data", "serving"]].concat(), &[]);
+        agent.live(name);
+        let words = [
+            "forward",
+            name,
+            "--listen",
+            "127.0.0.1:0",
+            "--peer",
+            &serving,
+        ];
+        let asks = lab.start(&[&words[..], &["--data", "asking"]].concat(), &[]);
+        let at = asks.live(name);
+        let (_, port) = at.rsplit_once(':').unwrap();
+        ports.push(port.parse().unwrap());
+        agents.extend([agent, asks]);
+    }
+    Busy {
+        _lab: lab,
+        edge,
+        agents,
+        ports,
+    }
+}
+
+/// Three processes carry its bytes, and seal them twice.
+#[test]
+fn who_reads_nothing_of_a_private_tunnel_holds_little_and_slows_nobody() {
+    let _alone = alone();
+    let busy = private([endless(), origin(|socket: Socket| socket.echo())]);
+    busy.serves(1);
+    let before = busy.held();
+    let count = STUBBORN / 2;
+    let stubborn: Vec<_> = (0..count)
+        .map(|_| Socket::dial(local(busy.ports[0])))
+        .collect();
+    until_true("they are all inside", || {
+        busy.edge.metric("adit_private_streams_open") >= count as f64
+    });
+    nothing_moves(&busy.edge, "adit_private_bytes_total");
+    busy.serves(1);
+    let grown = busy.held().memory.saturating_sub(before.memory);
+    assert!(grown < 2 * HELD_EACH * count as u64, "{grown} KiB");
+    reads_after_all(&stubborn[0]);
+    drop(stubborn);
+    until_true("no stream is open", || {
+        busy.edge.metric("adit_private_streams_open") < 1.0
+    });
 }
 
 /// Reads to the end: how many bytes, which must be these over and over.

@@ -274,6 +274,61 @@ async fn a_peer_that_does_not_read_is_given_up() {
     world.refused("answers that nobody reads").await;
 }
 
+/// A peer that goes on about lines that are over, more than the connection and
+/// all buffers hold: nothing of it is kept or answered, and who has a line is
+/// served meanwhile.
+#[tokio::test]
+async fn what_is_said_to_lines_that_are_over_is_not_kept() {
+    const ROUNDS: usize = 8;
+    let mut world = World::new(Role::Edge).await;
+    let mut live = world.line();
+    let dead: Vec<_> = (0..3).map(|_| world.line()).collect();
+    drop(dead);
+    for id in 2..=4 {
+        assert_eq!(world.hear().await.0, piece(PieceKind::Close, id, 0));
+    }
+    let mut flood = Vec::new();
+    for (kind, count) in [
+        (PieceKind::Data, u16::MAX),
+        // More than a line that lives could be given.
+        (PieceKind::Credit, u16::MAX),
+        (PieceKind::Close, 0),
+        (PieceKind::Data, 1),
+    ] {
+        for id in 2..=4 {
+            let piece = piece(kind, id, count);
+            flood.extend(piece.bytes());
+            flood.resize(flood.len() + piece.payload(), b'x');
+        }
+    }
+    let mut all = flood.repeat(16);
+    let question = piece(PieceKind::Data, 1, 1);
+    all.extend(question.bytes());
+    all.push(b'?');
+    let trunk = Arc::clone(&world.trunk);
+    let served = async {
+        for _ in 0..ROUNDS {
+            let mut asked = [0];
+            live.read_exact(&mut asked).await.unwrap();
+            assert_eq!(&asked, b"?");
+            let state = trunk.state();
+            assert_eq!((state.slots.len(), state.out.len()), (1, 0));
+        }
+    };
+    let flooding = async {
+        for _ in 0..ROUNDS {
+            world.far.write_all(&all).await.unwrap();
+        }
+    };
+    let both = async { tokio::join!(served, flooding) };
+    let done = tokio::time::timeout(Duration::from_secs(60), both).await;
+    done.expect("a line is served beside it");
+    // Nothing was answered, and nothing of it was a violation.
+    live.write_all(b"still here").await.unwrap();
+    assert_eq!(world.hear().await.1, b"still here");
+    assert!(!world.trunk.is_over());
+}
+
 #[tokio::test]
 async fn the_connections_end_is_the_end_of_all_lines() {
     let mut world = World::new(Role::Edge).await;

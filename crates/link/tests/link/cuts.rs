@@ -2,6 +2,9 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Waker};
+use std::thread;
+
+use tokio::runtime::Handle;
 
 use super::*;
 
@@ -34,6 +37,21 @@ async fn a_line_that_is_found_on_a_link_that_ends_carries_no_stream() {
     assert!(world.tasks.close(Duration::from_secs(5)).await);
 }
 
+/// Opens streams on lines, one after the other, and holds them.
+async fn open_until_gone(link: &Arc<EdgeLink>, opened: &AtomicUsize) -> Vec<Stream> {
+    let mut streams = Vec::new();
+    loop {
+        match link.open_small(&start(1)).await {
+            Ok(stream) => streams.push(stream),
+            Err(OpenError::Gone) => return streams,
+            // The other thread is late.
+            Err(OpenError::Full) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+        opened.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Whichever comes first for each of the lines that are opened while the link
 /// is cut on another thread, no stream outlives it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,27 +60,16 @@ async fn no_line_that_opens_while_its_link_is_cut_outlives_it() {
         let mut world = World::start(Way::Lines, MANY).await;
         let (_agent, link) = world.join().await;
         let opened = Arc::new(AtomicUsize::new(0));
-        let opener = tokio::spawn({
+        let opener = thread::spawn({
             let (link, opened) = (Arc::clone(&link), Arc::clone(&opened));
-            async move {
-                let mut streams = Vec::new();
-                loop {
-                    match link.open_small(&start(1)).await {
-                        Ok(stream) => streams.push(stream),
-                        Err(OpenError::Gone) => return streams,
-                        // The other thread is late.
-                        Err(OpenError::Full) => tokio::task::yield_now().await,
-                        Err(error) => panic!("{error}"),
-                    }
-                    opened.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            let runtime = Handle::current();
+            move || runtime.block_on(open_until_gone(&link, &opened))
         });
         while opened.load(Ordering::Relaxed) < 100 {
             tokio::task::yield_now().await;
         }
         link.cut();
-        let mut streams = opener.await.unwrap();
+        let mut streams = opener.join().unwrap();
         let all = streams.len();
         streams.retain_mut(|stream| !is_cut(stream));
         assert!(
