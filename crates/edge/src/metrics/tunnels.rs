@@ -41,9 +41,9 @@ pub(crate) fn page(sums: &Sums) -> String {
     family(about, |sum| sum.agents);
     let help = "Requests and streams of the tunnel under way now.";
     family(("adit_tunnel_visitors_open", help), |sum| sum.open);
-    let help = "Requests and streams that the tunnel was given.";
+    let help = "Requests and streams that the tunnel took.";
     family(("adit_tunnel_visitors_total", help), |sum| sum.ever);
-    let help = "Of these, those that an agent or its service failed.";
+    let help = "Requests and streams that an agent or its service did not take or did not end.";
     family(("adit_tunnel_failures_total", help), |sum| sum.failures);
     let ways = |(labels, _, sum): &(String, &str, &Sum)| {
         [("in", sum.bytes_in), ("out", sum.bytes_out)]
