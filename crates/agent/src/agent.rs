@@ -172,11 +172,12 @@ impl Agent {
             return Err(self.forgotten());
         }
         self.pins.accepted();
-        if let Err(error) = self.known.learn(&link).await {
-            let why = error.to_string();
-            self.teller.tell(AgentEvent::NotSaved { why });
-        }
-        if let Err(error) = self.known.learn_way(&link, here()).await {
+        let way = self.ladder.chooses().then(here);
+        let learnt = [
+            self.known.learn(&link).await,
+            self.known.learn_way(&link, way).await,
+        ];
+        for error in learnt.into_iter().filter_map(Result::err) {
             let why = error.to_string();
             self.teller.tell(AgentEvent::NotSaved { why });
         }

@@ -118,20 +118,25 @@ impl Known {
         way.map(|(_, carrier)| *carrier)
     }
 
-    /// Remembers by which carrier the edge was reached from a network, and
-    /// which doors it says to have.
+    /// Remembers which doors the edge says to have and, where it was chosen, by
+    /// which carrier it was reached from a network.
     pub(crate) async fn learn_way(
         &mut self,
         link: &AgentLink,
-        network: String,
+        network: Option<String>,
     ) -> Result<(), StateError> {
         let carrier = link.spot().carrier;
         self.doors.clone_from(&link.auth().doors);
-        self.ways.retain(|(net, _)| *net != network);
-        self.ways.insert(0, (network.clone(), carrier));
-        self.ways.truncate(WAYS);
+        if let Some(network) = &network {
+            self.ways.retain(|(net, _)| net != network);
+            self.ways.insert(0, (network.clone(), carrier));
+            self.ways.truncate(WAYS);
+        }
         let (data, edge, doors) = (self.data.clone(), self.edge, self.doors.clone());
-        let save = move || data.save_way(&edge, &doors, (&network, carrier));
+        let save = move || {
+            let way = network.as_deref().map(|network| (network, carrier));
+            data.save_way(&edge, &doors, way)
+        };
         let saved = tokio::task::spawn_blocking(save).await;
         saved.unwrap_or(Err(StateError::Interrupted))
     }

@@ -52,6 +52,11 @@ impl Ladder {
         }
     }
 
+    /// Whether there is a choice: what was forced says nothing of the others.
+    pub(crate) fn chooses(&self) -> bool {
+        self.carriage.only.is_none()
+    }
+
     /// The rungs, best first.
     fn rungs(&self) -> Vec<Carrier> {
         if let Some(only) = self.carriage.only {

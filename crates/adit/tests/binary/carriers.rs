@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use adit_testkit::between::Between;
 use adit_testkit::network::Condition;
 use adit_testkit::nginx::Nginx;
 use adit_testkit::proxies::Proxy;
@@ -231,6 +232,8 @@ fn a_middlebox_that_breaks_tls_passes_links() {
     let lab = Lab::new();
     let made = Pair::new(&["middle.test"]);
     let edge = lab.edge("");
+    // What it has in its hands once TLS is off.
+    let bare = Between::start(edge.http);
     let middle = Nginx::listening(
         "ssl",
         &format!(
@@ -240,7 +243,7 @@ fn a_middlebox_that_breaks_tls_passes_links() {
              proxy_set_header Host $host; }}",
             made.cert.display(),
             made.key.display(),
-            edge.http,
+            bare.address,
         ),
     );
     let mut join: adit_model::JoinString = edge.join(&lab).parse().unwrap();
@@ -259,6 +262,13 @@ fn a_middlebox_that_breaks_tls_passes_links() {
     agent.live("app");
     until_on(&agent, &["websocket"]);
     assert_eq!(edge.get("app.test", "/page").0, 200);
+    let passed = bare.passed();
+    let heard = |word: &[u8]| {
+        let parts = |all: &[u8]| all.windows(word.len()).any(|part| part == word);
+        passed.iter().any(|one| parts(&one.received))
+    };
+    // What goes to the agent is not masked: the request would be there to read.
+    assert!(heard(b"101 Switching") && !heard(b"/page"));
     // It saw paths that mean nothing, answered like any upgrade.
     let seen = middle.requests();
     assert!(seen.iter().all(|line| line.contains(" 101 ")), "{seen:?}");

@@ -160,21 +160,23 @@ impl DataFolder {
         &self,
         edge: &PublicKey,
         doors: &[CarrierDoor],
-        (network, carrier): (&str, Carrier),
+        way: Option<(&str, Carrier)>,
     ) -> Result<(), StateError> {
         let _lock = self.lock()?;
         let Some(mut record) = self.edge(edge)? else {
             return Ok(());
         };
         let newest = record.ways.first();
-        let is_known = newest.is_some_and(|(net, way)| net == network && *way == carrier);
-        if is_known && record.doors == doors {
+        let newest = newest.map(|(network, carrier)| (network.as_str(), *carrier));
+        if (way.is_none() || newest == way) && record.doors == doors {
             return Ok(());
         }
         record.doors = doors.to_vec();
-        record.ways.retain(|(net, _)| net != network);
-        record.ways.insert(0, (network.to_owned(), carrier));
-        record.ways.truncate(WAYS);
+        if let Some((network, carrier)) = way {
+            record.ways.retain(|(net, _)| net != network);
+            record.ways.insert(0, (network.to_owned(), carrier));
+            record.ways.truncate(WAYS);
+        }
         self.write_record(&record)
     }
 

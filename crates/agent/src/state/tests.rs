@@ -194,7 +194,7 @@ fn remembered_networks_are_bounded_and_the_newest_stay() {
     let way = |n: usize, carrier| (format!("10.0.{n}.0/24 none"), carrier);
     let save = |n, carrier| {
         let (network, carrier) = way(n, carrier);
-        data.save_way(&join.edge, &doors, (&network, carrier))
+        data.save_way(&join.edge, &doors, Some((&network, carrier)))
             .unwrap();
     };
     save(0, Carrier::Tcp);

@@ -104,3 +104,30 @@ async fn one_link_is_enough_where_two_would_come_up() {
     agent.live().await;
     agent.stop().await;
 }
+
+/// It says nothing of what the network lets through, and not what its owner
+/// wants the next time.
+#[tokio::test]
+async fn a_carrier_that_was_forced_is_not_remembered() {
+    let mut world = World::new().await;
+    world.edge.open_quic();
+    {
+        let mut policy = world.edge.policy();
+        policy.hand_out = Some(secret(2));
+        policy.secrets.push(secret(2));
+    }
+    for (only, wanted) in [
+        (Some(Carrier::Quic), Carrier::Quic),
+        (None, Carrier::Tcp),
+        (Some(Carrier::Quic), Carrier::Quic),
+        (None, Carrier::Tcp),
+    ] {
+        let mut settings = world.settings();
+        settings.carriage.only = only;
+        let mut agent = Running::start(settings);
+        assert_eq!(agent.connected().await, wanted, "{only:?}");
+        world.edge.next().await;
+        agent.live().await;
+        agent.stop().await;
+    }
+}

@@ -99,9 +99,9 @@ pub struct TunnelReport {
     pub agent: String,
     /// Requests and streams that it carries now.
     pub visitors: u64,
-    /// Requests and streams that it was given.
+    /// Requests and streams that it took.
     pub requests: u64,
-    /// Of these, those that it failed.
+    /// Those that it did not take or did not bring to an end.
     pub failures: u64,
     /// Bytes from visitors.
     pub bytes_in: u64,
