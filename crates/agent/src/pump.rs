@@ -25,7 +25,7 @@ use crate::local::Local;
 /// Bytes one poll may move before other tasks have their turn.
 const TURN: usize = 512 * 1024;
 /// Bytes to gather before they are handed to the kernel.
-const BATCH: usize = 128 * 1024;
+const BATCH: usize = 256 * 1024;
 /// Smallest and largest read; the smallest fits a small buffer with the head
 /// and tag of its frame and of the answer to the start.
 const READS: (usize, usize) = (8 * 1024 - 128, 64 * 1024);

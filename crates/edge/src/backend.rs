@@ -15,6 +15,7 @@ use adit_link::{Datagrams, Stream};
 use adit_model::{ConnId, PublicKey, TunnelId, TunnelName};
 use adit_wire::{Compression, Message, Start, TunnelKind, TunnelState, TunnelStatus};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::rules::Rule;
@@ -26,12 +27,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an agent may take to reach its target when no other could be tried:
 /// long enough for a lost SYN or two to be sent again (RFC 6298 §2).
 const LONG_PATIENCE_MS: u16 = 10_000;
-
-/// Bytes of an exchange, on average, below which a backend's streams go by
-/// lines where there are some, and above which they leave them: a line copies
-/// each byte once more.
-const LITTLE: u32 = 64 * 1024;
-const MUCH: u32 = 256 * 1024;
 
 static NEXT_BACKEND: AtomicU64 = AtomicU64::new(1);
 static NEXT_CONN: AtomicU64 = AtomicU64::new(1);
@@ -258,18 +253,18 @@ impl Backend {
         }
     }
 
-    /// Opens a stream for small requests and answers; `alone` as for
-    /// [`Backend::open`].
+    /// Opens a stream for a request of `now`; `alone` as for [`Backend::open`].
     ///
     /// # Errors
     /// See [`BackendError`].
-    pub(crate) async fn open_small(
+    pub(crate) async fn open_request(
         &self,
         visitor: SocketAddr,
         alone: bool,
+        now: Instant,
     ) -> Result<Stream, BackendError> {
         let tunnel = match &self.kind {
-            Kind::Tunnel(tunnel) if self.traffic.mean() < LITTLE => tunnel,
+            Kind::Tunnel(tunnel) if self.traffic.suits_line(false, now) => tunnel,
             _ => return self.open(visitor, None, alone).await,
         };
         let start = tunnel.start(visitor, alone);
@@ -278,15 +273,15 @@ impl Backend {
         Ok(stream)
     }
 
-    /// Whether the next stream like this one would better go another way: what
-    /// carries little by a line, what carries much by a connection of its own.
-    pub(crate) fn misplaced(&self, stream: &Stream) -> bool {
-        let mean = self.traffic.mean();
-        if stream.is_line() {
-            return mean > MUCH;
+    /// Whether a request of `now` would better take another stream: a line where
+    /// it suits one, a connection of its own where it does not.
+    pub(crate) fn misplaced(&self, stream: &Stream, now: Instant) -> bool {
+        let on_line = stream.is_line();
+        let has_lines = |tunnel: &Tunnel| tunnel.link.has_lines();
+        match self.traffic.suits_line(on_line, now) {
+            true => !on_line && self.as_tunnel().is_some_and(has_lines),
+            false => on_line,
         }
-        let tunnel = self.as_tunnel().filter(|_| mean < LITTLE);
-        tunnel.is_some_and(|tunnel| tunnel.link.has_lines())
     }
 
     /// Opens a flow of datagrams for a visitor of `door`, over after `idle_ms`

@@ -8,10 +8,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use adit_model::{PublicKey, TunnelName};
 use adit_wire::{Counters, TunnelKind};
+use tokio::time::Instant;
 
 /// Most tunnels that are remembered although nobody serves them.
 const MAX_AWAY: usize = 4096;
@@ -34,6 +36,8 @@ pub struct Traffic {
     /// Bytes of an exchange, both ways, on average of the last; 0 before the
     /// first.
     mean: AtomicU32,
+    /// When the last exchange ended, in ms since [`START`]; 0 before the first.
+    last: AtomicU64,
     /// It is in its pool.
     live: AtomicBool,
 }
@@ -44,14 +48,43 @@ const FIRST: u32 = 128 * 1024;
 const LARGEST: u32 = 16 * 1024 * 1024;
 /// A new exchange is one of so many.
 const OF: u32 = 16;
+/// Exchanges follow each other closely when they end within this time.
+const CLOSE: Duration = Duration::from_millis(20);
+
+/// Bytes of an exchange, on average, below which streams go by lines where there
+/// are some, and above which they leave them: a line copies each byte once more.
+const LITTLE: u32 = 64 * 1024;
+const MUCH: u32 = 256 * 1024;
+
+/// A little before the first look, so that no exchange ends at 0.
+static START: LazyLock<Instant> = LazyLock::new(|| {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
+});
 
 impl Traffic {
     /// An exchange has ended that carried so many bytes both ways.
-    pub(crate) fn exchanged(&self, bytes: u64) {
+    pub(crate) fn exchanged(&self, bytes: u64, now: Instant) {
+        self.last.store(since_start(now), Ordering::Relaxed);
         let bytes = u32::try_from(bytes).unwrap_or(LARGEST).min(LARGEST);
         let before = self.mean();
         let after = before - before / OF + bytes / OF;
         self.mean.store(after.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether an exchange that begins `now` is one for a line. One that comes
+    /// alone saves nothing by it, and may be a long one. `on_line`: the stream at
+    /// hand is on a line already.
+    pub(crate) fn suits_line(&self, on_line: bool, now: Instant) -> bool {
+        let most = if on_line { MUCH } else { LITTLE };
+        self.mean() < most && self.is_lively(now)
+    }
+
+    /// Whether an exchange ended a moment before `now`.
+    fn is_lively(&self, now: Instant) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
+        let quiet = since_start(now).saturating_sub(last);
+        last > 0 && u128::from(quiet) <= CLOSE.as_millis()
     }
 
     /// Bytes of an exchange, both ways, on average of the last.
@@ -90,6 +123,12 @@ impl Traffic {
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
         }
     }
+}
+
+/// In ms.
+fn since_start(now: Instant) -> u64 {
+    let passed = now.saturating_duration_since(*START).as_millis();
+    u64::try_from(passed).unwrap_or(u64::MAX)
 }
 
 /// Whose counters they are.
@@ -247,9 +286,9 @@ mod tests {
 
     #[test]
     fn the_mean_forgets_and_one_large_answer_is_no_rule() {
-        let traffic = Traffic::default();
+        let (traffic, now) = (Traffic::default(), Instant::now());
         let exchanges = |bytes: u64, times: usize| {
-            (0..times).for_each(|_| traffic.exchanged(bytes));
+            (0..times).for_each(|_| traffic.exchanged(bytes, now));
             traffic.mean()
         };
         assert_eq!(traffic.mean(), FIRST);
@@ -259,6 +298,23 @@ mod tests {
         assert!(exchanges(u64::MAX, 1) > 256 * 1024);
         assert!(exchanges(2_000, 64) < 64 * 1024);
         assert!(exchanges(0, 1000) >= 1);
+    }
+
+    #[test]
+    fn small_exchanges_that_follow_each_other_suit_a_line() {
+        let (traffic, now) = (Traffic::default(), Instant::now());
+        let suits = |now| [false, true].map(|on_line| traffic.suits_line(on_line, now));
+        assert_eq!(suits(now), [false, false]);
+        (0..64).for_each(|_| traffic.exchanged(1000, now));
+        assert_eq!(suits(now), [true, true]);
+        assert_eq!(suits(now + CLOSE), [true, true]);
+        assert_eq!(suits(now + 2 * CLOSE), [false, false]);
+        // A request that came before the last one ended.
+        assert_eq!(suits(now.checked_sub(CLOSE).unwrap()), [true, true]);
+        (0..64).for_each(|_| traffic.exchanged(100_000, now));
+        assert_eq!(suits(now), [false, true]);
+        (0..64).for_each(|_| traffic.exchanged(1_000_000, now));
+        assert_eq!(suits(now), [false, false]);
     }
 
     const ANN: PublicKey = PublicKey([1; 32]);

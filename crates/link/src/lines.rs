@@ -132,8 +132,8 @@ impl Lines {
 type RunTrunk = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl EdgeLink {
-    /// As [`EdgeLink::open`], for a stream of small requests and answers: on a
-    /// line where the link has some.
+    /// As [`EdgeLink::open`], for a stream of small requests and answers that
+    /// follow each other: on a line where the link has some.
     ///
     /// # Errors
     /// See [`OpenError`]; none of them has delivered anything.
@@ -154,17 +154,26 @@ impl EdgeLink {
                 return Ok(stream);
             }
         }
-        if self.is_near() && self.in_use() >= BUSY {
-            self.ask_for_trunks();
-        }
+        self.ask_where_it_pays();
         self.open(start).await
     }
 
-    /// Whether the calling worker has a trunk with room.
+    /// Whether the calling worker has a trunk with room; asks for trunks where
+    /// there is none and one would pay.
     #[must_use]
     pub fn has_lines(&self) -> bool {
-        let here = self.lines().here();
-        here.trunk().is_some_and(|trunk| trunk.has_room())
+        let has = |here: &OfWorker| here.trunk().is_some_and(|trunk| trunk.has_room());
+        let has_lines = has(&self.lines().here());
+        if !has_lines {
+            self.ask_where_it_pays();
+        }
+        has_lines
+    }
+
+    fn ask_where_it_pays(&self) {
+        if self.in_use() >= BUSY && self.is_near() {
+            self.ask_for_trunks();
+        }
     }
 
     /// Asks the agent for a trunk for each worker.

@@ -77,8 +77,8 @@ pub(super) static PROXY: Key<SecretText> = Key::optional(
 pub(super) static WORKERS: Key<Number> = Key::or(
     "workers",
     Number::new(0, 1024).zero("one for each core"),
-    "1",
-    "Threads that carry visitors' streams; more than one pays for bulk to many visitors.",
+    "2",
+    "Threads that carry visitors' streams.",
 );
 pub(super) static DRAIN: Key<Number> = Key::or(
     "drain_seconds",

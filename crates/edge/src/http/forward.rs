@@ -140,12 +140,16 @@ impl Connection {
         backend: &Arc<Backend>,
         fresh: bool,
     ) -> Result<(), BackendError> {
-        if !fresh && let Some(stream) = self.door.take_stream(backend.id(), work.draft.started) {
-            work.opened = Some(Opened {
-                stream,
-                reused: true,
-            });
-            return Ok(());
+        let now = work.draft.started;
+        if !fresh && let Some(stream) = self.door.take_stream(backend.id(), now) {
+            if !backend.misplaced(&stream, now) {
+                work.opened = Some(Opened {
+                    stream,
+                    reused: true,
+                });
+                return Ok(());
+            }
+            stream.retire(&self.door.parts.tasks);
         }
         // Boxed: a connection that waits should hold no room for it.
         work.tried.push(backend.id());
@@ -153,7 +157,7 @@ impl Connection {
             .as_tunnel()
             .is_none_or(|tunnel| !self.door.parts.pools.has_other(&tunnel.name, &work.tried));
         work.tried.pop();
-        let stream = Box::pin(backend.open_small(self.peer.address, alone)).await?;
+        let stream = Box::pin(backend.open_request(self.peer.address, alone, now)).await?;
         work.opened = Some(Opened {
             stream,
             reused: false,
@@ -234,8 +238,8 @@ impl Connection {
         let now = Instant::now();
         work.draft.ended = Some(now);
         let draft = &work.draft;
-        backend.traffic.exchanged(draft.sent + draft.received);
-        if reuse && !backend.misplaced(&stream) {
+        backend.traffic.exchanged(draft.sent + draft.received, now);
+        if reuse {
             self.door.give_stream(backend, stream, seconds, now);
         } else if clean {
             stream.retire(&self.door.parts.tasks);
