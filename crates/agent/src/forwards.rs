@@ -327,7 +327,7 @@ impl Open {
                         format!("{name} has as many visitors as its edge allows")
                     }
                     ResetReason::Draining => format!("the agent of {name} is stopping"),
-                    other => format!("{name} gave up: {other:?}"),
+                    other => format!("{name} gave up: {other}"),
                 };
                 Failed(Code::FORWARD_REFUSED, why)
             }

@@ -83,7 +83,7 @@ impl PrivateDoor {
                 }
             },
             Err(reason) => {
-                tracing::info!(%agent, %name, ?reason, "no private tunnel for an agent");
+                tracing::info!(%agent, %name, %reason, "no private tunnel for an agent");
                 self.metrics.private.refused.add(1);
                 asked.refuse(reason).await;
             }

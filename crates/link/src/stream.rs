@@ -33,7 +33,7 @@ const END_TIME: Duration = Duration::from_secs(10);
 pub enum StreamError {
     /// The other side gave up, with its reason and whether bytes of ours had
     /// reached the service.
-    #[error("stream was reset: {reason:?}")]
+    #[error("stream was reset: {reason}")]
     Reset {
         /// Its reason.
         reason: ResetReason,

@@ -1,5 +1,6 @@
 //! Bodies of frames on data channels.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -234,6 +235,26 @@ impl ResetReason {
     }
 }
 
+impl fmt::Display for ResetReason {
+    /// As a clause for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unspecified => "no reason was given",
+            Self::NoSuchTunnel => "the tunnel is not open there",
+            Self::TargetRefused => "the service refused the connection",
+            Self::TargetUnreachable => "the service could not be reached",
+            Self::TargetTls => "TLS towards the service failed",
+            Self::TargetClosed => "the service closed before its answer was whole",
+            Self::Cancelled => "the visitor went away",
+            Self::TooMany => "there are as many streams as are allowed",
+            Self::Protocol => "the protocol of the stream was broken",
+            Self::Revoked => "the identity or the tunnel was revoked",
+            Self::Draining => "the other side is shutting down",
+            Self::Timeout => "nothing moved for too long",
+        })
+    }
+}
+
 /// A stream ends now, whatever was on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
@@ -281,6 +302,12 @@ mod tests {
         for (number, reason) in (0u8..).zip(REASONS) {
             assert_eq!(reason.number(), number);
             assert_eq!(ResetReason::from_number(number), reason);
+            // People read a clause, not a name of the code.
+            let words = reason.to_string();
+            assert!(
+                words.contains(' ') && words != format!("{reason:?}"),
+                "{words}"
+            );
         }
         assert_eq!(ResetReason::from_number(200), ResetReason::Unspecified);
     }
