@@ -130,9 +130,11 @@ impl Dialer {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.idle.fetch_add(1, Ordering::Relaxed);
         let dialer = Arc::clone(self);
+        // Counted until it is dropped: a handler may panic.
+        let place = Place(Arc::clone(self));
         let task = async move {
             let failed = dialer.run_channel(conn).await;
-            dialer.open.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
             if failed
                 && dialer
                     .stop

@@ -41,7 +41,7 @@ use carriers::Door;
 /// The handler of these tests: tunnel 1 echoes, 2 refuses, 3 drops the
 /// channel in the middle, 4 never ends its direction, 5 says more than is
 /// asked for and ends, 6 reads nothing of what it is told, 7 echoes datagrams and
-/// says one more at the end, 8 takes a flow and sends bytes.
+/// says one more at the end, 8 takes a flow and sends bytes, 9 panics.
 struct Handler;
 
 impl StreamHandler for Handler {
@@ -75,6 +75,7 @@ impl StreamHandler for Handler {
                     send(&mut stream, b"bytes").await.ok()?;
                     std::future::pending().await
                 }
+                9 => panic!("on purpose"),
                 _ => {
                     incoming.refuse(ResetReason::TargetRefused).await;
                     None
@@ -600,6 +601,29 @@ async fn a_refusal_has_its_reason_and_delivered_nothing(way: Way) {
     world.tasks.close(Duration::from_secs(5)).await;
 }
 
+/// A bug in one stream costs no later one its place.
+async fn a_handler_that_panics_gives_its_place_back(way: Way) {
+    let mut world = World::start(way, 3).await;
+    let (_agent, link) = world.join().await;
+    let visit = async |tunnel| {
+        let mut stream = link.open_small(&start(tunnel)).await.unwrap();
+        poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+        read_to_end(&mut stream).await
+    };
+    let visits = async {
+        for _ in 0..6 {
+            visit(9).await.unwrap_err();
+            while link.in_use() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        visit(5).await.unwrap()
+    };
+    let last = tokio::time::timeout(Duration::from_secs(20), visits).await;
+    assert_eq!(last.unwrap(), b"answer and more");
+    world.tasks.close(Duration::from_secs(5)).await;
+}
+
 async fn a_channel_that_ends_early_is_no_clean_end(way: Way) {
     let mut world = World::start(way, 16).await;
     let (_agent, link) = world.join().await;
@@ -743,6 +767,7 @@ macro_rules! conformance {
                 the_last_end_is_also_a_receipt
                 a_refusal_has_its_reason_and_delivered_nothing
                 a_channel_that_ends_early_is_no_clean_end
+                a_handler_that_panics_gives_its_place_back
                 cutting_a_link_wakes_its_streams
                 a_stream_that_nobody_reads_is_told_of_the_cut
                 a_link_has_a_limit_of_channels
