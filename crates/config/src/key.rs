@@ -77,11 +77,8 @@ pub trait AnyKey: Sync {
     fn schema(&self) -> serde_json::Value;
     /// A few words on its value.
     fn describe(&self) -> String;
-    /// Looks at a value and throws it away.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    fn check(&self, raw: Raw<'_>) -> Result<(), Complaint>;
+    /// All that is wrong with a value.
+    fn complaints(&self, raw: Raw<'_>) -> Vec<Complaint>;
 }
 
 impl<K: Kind> AnyKey for Key<K> {
@@ -106,8 +103,8 @@ impl<K: Kind> AnyKey for Key<K> {
     fn describe(&self) -> String {
         self.kind.describe()
     }
-    fn check(&self, raw: Raw<'_>) -> Result<(), Complaint> {
-        self.kind.parse(raw).map(drop)
+    fn complaints(&self, raw: Raw<'_>) -> Vec<Complaint> {
+        self.kind.complaints(raw)
     }
 }
 

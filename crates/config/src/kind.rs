@@ -33,6 +33,14 @@ impl Complaint {
             item: None,
         }
     }
+
+    /// It is about one item of a list.
+    fn of(self, item: usize) -> Self {
+        Self {
+            item: Some(item),
+            ..self
+        }
+    }
 }
 
 /// A kind of value.
@@ -45,6 +53,11 @@ pub trait Kind: Sync {
     /// # Errors
     /// What is wrong with it.
     fn parse(&self, raw: Raw<'_>) -> Result<Self::Value, Complaint>;
+
+    /// All that is wrong with a value: of a list, with each of its items.
+    fn complaints(&self, raw: Raw<'_>) -> Vec<Complaint> {
+        self.parse(raw).err().into_iter().collect()
+    }
 
     /// Its JSON schema (2020-12), without title and description.
     fn schema(&self) -> serde_json::Value;
@@ -381,6 +394,8 @@ impl<T> Kind for Parsed<T> {
     }
 }
 
+const LIST: &str = "a list in brackets";
+
 /// A list of values of one kind.
 #[derive(Clone, Copy, Debug)]
 pub struct ListOf<K>(
@@ -392,14 +407,22 @@ impl<K: Kind> Kind for ListOf<K> {
     type Value = Vec<K::Value>;
 
     fn parse(&self, raw: Raw<'_>) -> Result<Self::Value, Complaint> {
-        let items = raw.items("a list in brackets")?;
-        let parse = |(at, item)| {
-            self.0.parse(item).map_err(|complaint| Complaint {
-                item: Some(at),
-                ..complaint
-            })
-        };
+        let items = raw.items(LIST)?;
+        let parse = |(at, item)| self.0.parse(item).map_err(|complaint| complaint.of(at));
         items.into_iter().enumerate().map(parse).collect()
+    }
+
+    fn complaints(&self, raw: Raw<'_>) -> Vec<Complaint> {
+        let items = match raw.items(LIST) {
+            Ok(items) => items,
+            Err(no_list) => return vec![no_list],
+        };
+        let numbered = items.into_iter().enumerate();
+        let complaints = numbered.flat_map(|(at, item)| {
+            let complaints = self.0.complaints(item).into_iter();
+            complaints.map(move |complaint| complaint.of(at))
+        });
+        complaints.collect()
     }
 
     fn schema(&self) -> serde_json::Value {

@@ -101,10 +101,10 @@ impl<'d> Section<'d> {
             }
         }
         for key in self.spec.keys {
-            if let Some((place, text)) = self.outside(key.name())
-                && let Err(complaint) = key.check(Raw::Text(&text))
-            {
-                self.reject(*key, complaint, &place);
+            if let Some((place, text)) = self.outside(key.name()) {
+                for complaint in key.complaints(Raw::Text(&text)) {
+                    self.reject(*key, complaint, &place);
+                }
             }
             if whole && key.required() && !self.is_given(key.name()) {
                 let sentence = format!("{} has no `{}`", self.spec.heading(), key.name());
@@ -121,7 +121,7 @@ impl<'d> Section<'d> {
     }
 
     fn check_value(&self, key: &'static dyn AnyKey, value: &Spanned<DeValue<'_>>) {
-        if let Err(complaint) = key.check(Raw::Toml(value.get_ref())) {
+        for complaint in key.complaints(Raw::Toml(value.get_ref())) {
             let item = complaint.item.and_then(|at| value.get_ref().get(at));
             let span = item.map_or_else(|| value.span(), Spanned::span);
             self.reject(key, complaint, &Place::Span(span));

@@ -149,6 +149,16 @@ fn a_tcp_tunnel_has_a_port_or_the_edge_chooses() {
         told.contains("leads to db.lan:5432, which `allowed_targets` forbids"),
         "{told}"
     );
+    // All that is wrong in it is told.
+    let variable = (
+        "ADIT_AGENT_ALLOWED_TARGETS",
+        "http://nas.lan,db.lan,fd00::/8:22",
+    );
+    let told = parse("", &[variable]).unwrap_err().to_string();
+    assert!(
+        told.contains("not `http://nas.lan`") && told.contains("not `fd00::/8:22`"),
+        "{told}"
+    );
 }
 
 #[test]

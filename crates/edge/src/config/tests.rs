@@ -265,8 +265,8 @@ fn check_default(key: &dyn AnyKey) {
     let table = toml::de::DeTable::parse(&text).unwrap();
     let value = table.get_ref().get("x").unwrap();
     assert_eq!(
-        key.check(Raw::Toml(value.get_ref())),
-        Ok(()),
+        key.complaints(Raw::Toml(value.get_ref())),
+        [],
         "{}",
         key.name()
     );
