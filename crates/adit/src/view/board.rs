@@ -10,13 +10,27 @@ use crate::{advice, terminal};
 /// Rows of tunnels that are shown when the height is not known.
 const ROWS: usize = 12;
 
+/// What goes on for long is told so often where there is no live view.
+const TELL_AGAIN: Duration = Duration::from_secs(300);
+/// Causes that are known as told.
+const MOST_TOLD: usize = 64;
+
 /// What is known of the agent.
 pub(crate) struct Board {
     link: Link,
     rtt: Option<Duration>,
     tunnels: Vec<Tunnel>,
     problem: Option<Problem>,
+    told: Vec<ToldCause>,
     told_visitors: u64,
+}
+
+/// Why there is no link, or why a tunnel is refused, and when that was told.
+#[derive(PartialEq, Eq)]
+struct ToldCause {
+    tunnel: Option<TunnelName>,
+    why: String,
+    at: Instant,
 }
 
 enum Link {
@@ -79,6 +93,7 @@ impl Board {
             rtt: None,
             tunnels: Vec::new(),
             problem: None,
+            told: Vec::new(),
             told_visitors: 0,
         }
     }
@@ -101,6 +116,7 @@ impl Board {
                     carrier => format!("{peer} by {carrier}"),
                 });
                 self.problem = None;
+                self.told.clear();
                 tracing::debug!(target: "adit", %version, "the edge's version");
                 Told::Ready(format!("connected {peer} {edge} {carrier}"))
             }
@@ -110,6 +126,7 @@ impl Board {
                 target,
             } => {
                 let line = format!("live {tunnel} {url} {target}");
+                self.told.retain(|one| one.tunnel.as_ref() != Some(&tunnel));
                 let row = self.row(&tunnel);
                 row.target = target;
                 row.state = State::Live(url);
@@ -137,7 +154,8 @@ impl Board {
                 self.link = Link::Waiting(retry_in);
                 self.rtt = None;
                 let again = format!("{why}; next try in {}", seconds(retry_in));
-                self.problem(Some(code), &again, remedy_of(code), now)
+                let told = self.problem(Some(code), &again, remedy_of(code), now);
+                self.seldom(None, why, told, now)
             }
             AgentEvent::Refused(refusal) => self.refused(&refusal, now),
             AgentEvent::TunnelRefused {
@@ -149,7 +167,9 @@ impl Board {
                 self.row(&tunnel).state = State::Refused;
                 let what = format!("{tunnel}: {text}; asked again in {}", seconds(retry_in));
                 let code = Code::from_number(code);
-                self.problem(code, &what, code.map(remedy_of).unwrap_or_default(), now)
+                let remedy = code.map(remedy_of).unwrap_or_default();
+                let told = self.problem(code, &what, remedy, now);
+                self.seldom(Some(tunnel), text, told, now)
             }
             AgentEvent::TunnelTrouble { tunnel, code, text } => {
                 self.row(&tunnel).state = State::Trouble(text.clone());
@@ -198,7 +218,39 @@ impl Board {
             .causes()
             .iter()
             .map(|cause| format!("perhaps {cause}"));
-        self.problem(Some(code), &what, causes.collect(), now)
+        let told = self.problem(Some(code), &what, causes.collect(), now);
+        self.seldom(None, code.title.to_owned(), told, now)
+    }
+
+    /// What comes back with each try is told once, and then now and then.
+    fn seldom(
+        &mut self,
+        tunnel: Option<TunnelName>,
+        why: String,
+        told: Told,
+        now: Instant,
+    ) -> Told {
+        let is_same = |one: &ToldCause| one.tunnel == tunnel && one.why == why;
+        if let Some(at) = self.told.iter().position(is_same) {
+            let known = self.told.remove(at);
+            if now.saturating_duration_since(known.at) < TELL_AGAIN {
+                self.told.push(known);
+                return Told::Nothing;
+            }
+        }
+        if self.told.len() == MOST_TOLD {
+            self.told.remove(0);
+        }
+        let at = now;
+        self.told.push(ToldCause { tunnel, why, at });
+        match told {
+            Told::Problem { code, what, remedy } => Told::Problem {
+                code,
+                what: format!("{what}, and so on until it works"),
+                remedy,
+            },
+            other => other,
+        }
     }
 
     fn problem(
@@ -392,6 +444,8 @@ fn ago(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use adit_agent::RefusalKind;
+
     use super::*;
 
     fn name() -> TunnelName {
@@ -496,6 +550,49 @@ mod tests {
         };
         assert!(what.starts_with("the service behind app answers"), "{what}");
         assert!(!what.contains("is not"), "{what}");
+    }
+
+    #[test]
+    fn what_comes_back_with_each_try_is_told_once_and_now_and_then() {
+        let (mut board, start) = (Board::new(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let lost = |why: &str| AgentEvent::Lost {
+            code: Code::EDGE_UNREACHABLE,
+            why: why.to_owned(),
+            retry_in: Duration::from_secs(1),
+        };
+        let refused = || {
+            AgentEvent::Refused(Refusal {
+                kind: RefusalKind::Silent,
+                own_secret: true,
+                retry_in: Some(Duration::from_secs(1)),
+            })
+        };
+        let mut tells = |event, now| board.take(event, now) != Told::Nothing;
+        assert!(tells(refused(), start));
+        assert!(!tells(refused(), after(1)), "the same cause");
+        // Another cause is news, and a known one that comes back is not.
+        assert!(tells(lost("nobody is there"), after(2)));
+        assert!(!tells(refused(), after(3)));
+        assert!(!tells(lost("nobody is there"), after(299)));
+        assert!(tells(refused(), after(300)));
+        assert!(!tells(refused(), after(301)));
+        let refused_name = |text: &str| AgentEvent::TunnelRefused {
+            tunnel: name(),
+            code: 4001,
+            text: text.to_owned(),
+            retry_in: Duration::from_secs(5),
+        };
+        assert!(tells(refused_name("taken"), after(302)));
+        assert!(!tells(refused_name("taken"), after(307)));
+        live(&mut board, after(308));
+        let again = board.take(refused_name("taken"), after(309));
+        assert_ne!(again, Told::Nothing, "it was live meanwhile");
+        // The live view goes on with each try.
+        board.take(refused(), after(310));
+        let shown = board.lines(after(311), 120).join("\n");
+        assert!(shown.contains("next try in 1.0 s"), "{shown}");
+        assert!(shown.contains("problem   just now (ADIT-3003)"), "{shown}");
     }
 
     #[test]
