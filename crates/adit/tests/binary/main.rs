@@ -29,6 +29,7 @@ mod rates;
 mod ready;
 mod restart;
 mod secrets;
+mod shared_name;
 mod smuggling;
 mod status;
 mod status_agent;
