@@ -24,7 +24,7 @@ use crate::limits::Limits;
 use crate::metrics::{BackendFailure, LimitRefusal, Metrics};
 use crate::registry::Registry;
 use crate::relay::{Relay, Side};
-use crate::rules::{Rule, Rules, Visit, enter};
+use crate::rules::{AgentRules, Rule, Rules, Visit, enter};
 use crate::ways::Meter;
 
 /// Most backends that one stream is tried on.
@@ -152,15 +152,14 @@ impl PrivateDoor {
         own: Option<&Arc<Rule>>,
     ) -> Result<(Arc<Backend>, Stream, Option<Visit>), ResetReason> {
         let facts = link.facts();
-        let (mut tried, mut offers) = (Vec::new(), 0);
+        let (mut tried, mut offers, mut agents) = (Vec::new(), 0, AgentRules::default());
         while offers < MAX_TRIES {
             let next = self.registry.next(TunnelKind::Private, name, &tried);
             let Some(backend) = next.await else { break };
             tried.push(backend.id());
             let alone = !self.registry.has_other(name, &tried);
             let rule = other_than(own, backend.agent_rule());
-            let refusals = &self.metrics.limits.by_rule;
-            let Ok(agent_visit) = enter(rule, facts.peer.ip(), refusals) else {
+            let Some(agent_visit) = agents.enter(rule, facts.peer.ip()) else {
                 continue;
             };
             offers += 1;
@@ -181,6 +180,7 @@ impl PrivateDoor {
                 }
             }
         }
+        agents.turned_away(&self.metrics.limits.by_rule);
         Err(ResetReason::TargetUnreachable)
     }
 

@@ -238,9 +238,43 @@ pub(crate) fn enter(
     ip: IpAddr,
     refusals: &Family<Refused>,
 ) -> Result<Option<Visit>, Refused> {
+    try_enter(rule, ip).inspect_err(|refused| refusals.of(*refused).add(1))
+}
+
+fn try_enter(rule: Option<&Arc<Rule>>, ip: IpAddr) -> Result<Option<Visit>, Refused> {
     let now = tokio::time::Instant::now().into_std();
-    let visit = rule.map(|rule| rule.enter(ip, now)).transpose();
-    visit.inspect_err(|refused| refusals.of(*refused).add(1))
+    rule.map(|rule| rule.enter(ip, now)).transpose()
+}
+
+/// One visitor and the rules of several agents, asked one after the other: who
+/// is taken by none was turned away once.
+#[derive(Debug, Default)]
+pub(crate) struct AgentRules {
+    full: u8,
+    last: Option<Refused>,
+}
+
+impl AgentRules {
+    /// Counts the visitor in by an agent's rule, where there is one; `None`
+    /// when another agent has to be found.
+    pub(crate) fn enter(&mut self, rule: Option<&Arc<Rule>>, ip: IpAddr) -> Option<Option<Visit>> {
+        let entered = try_enter(rule, ip).inspect_err(|refused| {
+            self.full = self.full.saturating_add(1);
+            self.last = Some(*refused);
+        });
+        entered.ok()
+    }
+
+    /// How many have refused, 255 for more.
+    pub(crate) fn full(&self) -> u8 {
+        self.full
+    }
+
+    /// No agent has taken the visitor: what the last one that refused has said
+    /// is counted.
+    pub(crate) fn turned_away(&self, refusals: &Family<Refused>) -> Option<Refused> {
+        self.last.inspect(|refused| refusals.of(*refused).add(1))
+    }
 }
 
 /// Why nobody could be let in to a tunnel.

@@ -26,7 +26,7 @@ use crate::carry::{Broken, Carry};
 use crate::limits::Limits;
 use crate::metrics::{BackendFailure, LimitRefusal, Metrics, TcpRefusal};
 use crate::registry::Registry;
-use crate::rules::{Rules, Visit, enter};
+use crate::rules::{AgentRules, Rules, Visit, enter};
 use crate::sni::{ByName, NoName};
 use crate::visitor::Visitor;
 use crate::ways::Meter;
@@ -195,15 +195,14 @@ impl TcpDoor {
             kind,
             mut lead,
         } = wish;
-        let (mut tried, mut offers) = (Vec::new(), 0);
+        let (mut tried, mut offers, mut agents) = (Vec::new(), 0, AgentRules::default());
         let door = visitor.door();
         while offers < MAX_TRIES {
             let next = self.registry.next(kind, &name, &tried);
-            let backend = next.await.ok_or(None)?;
+            let Some(backend) = next.await else { break };
             tried.push(backend.id());
             let alone = !self.registry.has_other(&name, &tried);
-            let refusals = &self.metrics.limits.by_rule;
-            let Ok(agent_visit) = enter(backend.agent_rule(), peer.ip(), refusals) else {
+            let Some(agent_visit) = agents.enter(backend.agent_rule(), peer.ip()) else {
                 continue;
             };
             offers += 1;
@@ -220,6 +219,7 @@ impl TcpDoor {
                 Begun::Over(broken) => return Err(Some(broken)),
             }
         }
+        agents.turned_away(&self.metrics.limits.by_rule);
         Err(None)
     }
 

@@ -27,10 +27,12 @@ use super::server::{Connection, Then};
 use crate::backend::{Backend, BackendError, Serving};
 use crate::metrics::{BackendFailure, HttpRefusal};
 use crate::registry::Picked;
-use crate::rules::{Refused, enter};
+use crate::rules::{AgentRules, Refused, enter};
 
 /// Most backends that one request is tried on.
 const MAX_TRIES: usize = 4;
+/// Most agents whose rules are asked for one request, beside those.
+const MAX_FULL: u8 = 64;
 /// An agent's terminal hears of the same trouble this often at most.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,8 +42,32 @@ struct Attempt {
     passed: Option<Arc<str>>,
     /// A second try of a request that may have been delivered was made.
     again: bool,
+    /// The rules of agents.
+    agents: AgentRules,
     /// The status that tells how the last backend failed.
     failure: Option<u16>,
+}
+
+impl Attempt {
+    /// Whether another backend may be tried, after so many.
+    fn goes_on(&self, tried: usize) -> bool {
+        let full = self.agents.full();
+        full < MAX_FULL && tried.saturating_sub(usize::from(full)) < MAX_TRIES
+    }
+
+    /// Counts the request under the rule for the backend's agent; false when
+    /// that takes no more and another backend has to be found.
+    fn agent_takes(&mut self, work: &mut Work, backend: &Backend) -> bool {
+        // A second try of the same agent needs no second place.
+        work.agent_visit = None;
+        let visit = self.agents.enter(backend.agent_rule(), work.draft.client);
+        let Some(visit) = visit else {
+            work.tried.push(backend.id());
+            return false;
+        };
+        work.agent_visit = visit;
+        true
+    }
 }
 
 /// An answer of the door's own, and what follows it.
@@ -70,11 +96,12 @@ impl Connection {
         let mut attempt = Attempt {
             passed: None,
             again: false,
+            agents: AgentRules::default(),
             failure: None,
         };
         let reply = loop {
             let backend = match self.pick(work, plan) {
-                Picked::Backend(backend) if work.tried.len() < MAX_TRIES => backend,
+                Picked::Backend(backend) if attempt.goes_on(work.tried.len()) => backend,
                 Picked::Unknown if matches!(plan.way, Way::Label) && work.tried.is_empty() => {
                     break self.unknown(work);
                 }
@@ -87,7 +114,7 @@ impl Connection {
                     Err(refused) => break self.turned_away(work, refused, stop),
                 }
             }
-            if !self.agent_takes(work, &backend, &mut attempt) {
+            if !attempt.agent_takes(work, &backend) {
                 continue;
             }
             if let Some(auth) = auth_of(plan, &backend)
@@ -386,25 +413,6 @@ impl Connection {
         }
     }
 
-    /// Counts the request under the rule for the backend's agent; false when
-    /// that takes no more and another backend has to be found.
-    fn agent_takes(&self, work: &mut Work, backend: &Backend, attempt: &mut Attempt) -> bool {
-        work.agent_visit = None;
-        let refusals = &self.door.parts.metrics.limits.by_rule;
-        match enter(backend.agent_rule(), work.draft.client, refusals) {
-            Ok(visit) => {
-                work.agent_visit = visit;
-                true
-            }
-            Err(refused) => {
-                work.draft.fault = Some(Fault::Other(format!("agent's rule: {refused}")));
-                work.tried.push(backend.id());
-                attempt.failure = Some(503);
-                false
-            }
-        }
-    }
-
     fn turned_away(&self, work: &mut Work, refused: Refused, stop: &CancellationToken) -> Reply {
         let metrics = &self.door.parts.metrics;
         metrics.http.refused.of(HttpRefusal::Limited).add(1);
@@ -433,13 +441,20 @@ impl Connection {
     }
 
     fn no_backend(&self, work: &mut Work, attempt: &Attempt, stop: &CancellationToken) -> Reply {
-        let status = attempt.failure.unwrap_or_else(|| {
-            let refused = &self.door.parts.metrics.http.refused;
-            refused.of(HttpRefusal::NoBackend).add(1);
+        let metrics = &self.door.parts.metrics;
+        let status = if let Some(refused) = attempt.agents.turned_away(&metrics.limits.by_rule) {
+            // Whatever befell the others: one may take it in a moment.
+            metrics.http.refused.of(HttpRefusal::Limited).add(1);
+            work.draft.fault = Some(Fault::Other(format!("agent's rule: {refused}")));
+            503
+        } else if let Some(status) = attempt.failure {
+            status
+        } else {
+            metrics.http.refused.of(HttpRefusal::NoBackend).add(1);
             let code = Code::NO_BACKEND;
             work.draft.fault = Some(Fault::Other(format!("{code}: {}", code.title)));
             503
-        });
+        };
         let extra = match status {
             503 => Extra::RetryAfter(RETRY_SECONDS),
             _ => Extra::Nothing,

@@ -28,7 +28,7 @@ use crate::access::Told;
 use crate::backend::{Backend, Serving};
 use crate::carry::Broken;
 use crate::metrics::{BackendFailure, Direction, UdpDrop};
-use crate::rules::{Paces, Rule, Visit, Way, enter};
+use crate::rules::{AgentRules, Paces, Rule, Visit, Way};
 
 /// Most backends that one flow is tried on.
 const MAX_TRIES: usize = 4;
@@ -192,13 +192,13 @@ async fn begin(entry: &Entry) -> Option<Begun> {
     let (door, name) = (entry.door(), &entry.port.opened.name);
     let (visitor, own) = (entry.visitor(), entry.own_address());
     let (mut tried, mut offers, mut lead) = (Vec::new(), 0, Queue::default());
+    let mut agents = AgentRules::default();
     while offers < MAX_TRIES {
         let next = door.registry.next(TunnelKind::Udp, name, &tried);
-        let backend = next.await?;
+        let Some(backend) = next.await else { break };
         tried.push(backend.id());
         let alone = !door.registry.has_other(name, &tried);
-        let refusals = &door.metrics.limits.by_rule;
-        let Ok(visit) = enter(backend.agent_rule(), visitor.ip(), refusals) else {
+        let Some(visit) = agents.enter(backend.agent_rule(), visitor.ip()) else {
             continue;
         };
         offers += 1;
@@ -228,6 +228,7 @@ async fn begin(entry: &Entry) -> Option<Begun> {
         failures.of(BackendFailure::Unreachable).add(1);
         tracing::debug!(backend = %backend.label(), error = failed, "backend did not take a flow");
     }
+    agents.turned_away(&door.metrics.limits.by_rule);
     None
 }
 
