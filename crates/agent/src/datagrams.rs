@@ -144,18 +144,21 @@ pub(crate) enum Broken {
 
 /// Carries a flow to its end; then gives its channel back if it can be used
 /// again. `lost` hears of datagrams that were dropped, in words that follow the
-/// target's name.
+/// target's name; `moved` hears after each turn how many bytes there were until
+/// then, to the target and to the visitor.
 pub(crate) async fn carry(
     link: Datagrams,
     addresses: Addresses,
     connector: &Connector,
     idle: Duration,
     mut lost: impl FnMut(Code, &str),
+    mut moved: impl FnMut(u64, u64),
 ) -> (Carried, Option<Channel>) {
     let mut flow = Flow::new(link, addresses, idle);
     let mut told = (0, 0);
     let result = poll_fn(|cx| {
         let result = flow.poll(cx, connector);
+        moved(flow.carried.to_target, flow.carried.to_visitor);
         let (too_large, overrun) = (flow.carried.too_large, flow.carried.overrun);
         if too_large > told.0 {
             let why = "datagrams of visitors are larger than its network takes, and are dropped";

@@ -114,13 +114,12 @@ async fn serve(
             return None;
         }
     }
-    let visit = Visit::begin(*incoming.start(), tunnel, teller);
+    let mut visit = Visit::begin(*incoming.start(), tunnel, teller);
     let mut stream = incoming.accept().ok()?;
     stream.compress(tunnel.compression);
-    let (carried, channel) = pump_answer(stream, local).await;
+    let (carried, channel) = pump_answer(stream, local, |up, down| visit.moved(up, down)).await;
     ended(&carried, tunnel, teller);
-    let clean = carried.broken.is_none();
-    visit.end(carried.to_target, carried.to_visitor, clean);
+    visit.clean = carried.broken.is_none();
     channel
 }
 
@@ -163,11 +162,10 @@ async fn serve_agent(
             return None;
         }
     };
-    let visit = Visit::begin(start, tunnel, teller);
-    let (carried, channel) = pump(stream, local).await;
+    let mut visit = Visit::begin(start, tunnel, teller);
+    let (carried, channel) = pump(stream, local, |up, down| visit.moved(up, down)).await;
     ended(&carried, tunnel, teller);
-    let clean = carried.broken.is_none();
-    visit.end(carried.to_target, carried.to_visitor, clean);
+    visit.clean = carried.broken.is_none();
     channel
 }
 
@@ -203,13 +201,15 @@ async fn serve_flow(
             return None;
         }
     };
-    let visit = Visit::begin(*incoming.start(), tunnel, teller);
+    let mut visit = Visit::begin(*incoming.start(), tunnel, teller);
     let link = Datagrams::of(incoming.accept().ok()?)?;
     let lost = |code, why: &str| {
         let why = format!("{}: {why}", tunnel.target);
         report(tunnel, teller, &NotReached { code, why });
     };
-    let (carried, channel) = datagrams::carry(link, addresses, &tunnel.connector, idle, lost).await;
+    let moved = |up, down| visit.moved(up, down);
+    let carried = datagrams::carry(link, addresses, &tunnel.connector, idle, lost, moved);
+    let (carried, channel) = carried.await;
     match &carried.broken {
         None => {}
         Some(datagrams::Broken::Visitor(StreamError::Protocol)) => altered(tunnel),
@@ -224,8 +224,7 @@ async fn serve_flow(
         let (too_large, overrun) = (carried.too_large, carried.overrun);
         tracing::debug!(tunnel = %tunnel.name, too_large, overrun, "a flow has lost datagrams");
     }
-    let clean = carried.broken.is_none();
-    visit.end(carried.to_target, carried.to_visitor, clean);
+    visit.clean = carried.broken.is_none();
     channel
 }
 
@@ -253,12 +252,16 @@ fn report(tunnel: &Tunnel, teller: &Teller, failed: &NotReached) {
     }
 }
 
-/// Counts one visitor, also when its task is dropped in the middle.
+/// Counts one visitor and its bytes, also when its task is dropped in the
+/// middle.
 struct Visit<'a> {
     start: Start,
     tunnel: &'a Tunnel,
     teller: &'a Teller,
-    end: (u64, u64, bool),
+    to_target: u64,
+    to_visitor: u64,
+    /// Both directions have ended in order.
+    clean: bool,
 }
 
 impl<'a> Visit<'a> {
@@ -268,14 +271,19 @@ impl<'a> Visit<'a> {
             start,
             tunnel,
             teller,
-            end: (0, 0, false),
+            to_target: 0,
+            to_visitor: 0,
+            clean: false,
         };
         visit.mention(VisitorChange::Opened, counts);
         visit
     }
 
-    fn end(mut self, to_target: u64, to_visitor: u64, clean: bool) {
-        self.end = (to_target, to_visitor, clean);
+    /// So many bytes have moved in all: a stream may last for days.
+    fn moved(&mut self, to_target: u64, to_visitor: u64) {
+        let more = (to_target - self.to_target, to_visitor - self.to_visitor);
+        self.tunnel.moved(more.0, more.1);
+        (self.to_target, self.to_visitor) = (to_target, to_visitor);
     }
 
     fn mention(&self, change: VisitorChange, (open, ever): (u32, u64)) {
@@ -292,13 +300,11 @@ impl<'a> Visit<'a> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        let (to_target, to_visitor, clean) = self.end;
-        let counts = self.tunnel.stream_closed(to_target, to_visitor);
         let change = VisitorChange::Closed {
-            to_target,
-            to_visitor,
-            clean,
+            to_target: self.to_target,
+            to_visitor: self.to_visitor,
+            clean: self.clean,
         };
-        self.mention(change, counts);
+        self.mention(change, self.tunnel.stream_closed());
     }
 }

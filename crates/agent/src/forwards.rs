@@ -245,7 +245,7 @@ impl Open {
         let local = Local::from(socket);
         match self.connect().await {
             Ok((stream, _kept)) => {
-                let (carried, _) = pump(stream, local).await;
+                let (carried, _) = pump(stream, local, |_, _| {}).await;
                 let name = &self.settings.name;
                 match carried.broken {
                     // Its agent could not lead it to its service.

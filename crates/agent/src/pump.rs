@@ -56,21 +56,38 @@ pub(crate) enum Broken {
 }
 
 /// Carries a stream to its end; then gives its channel back if it can be used
-/// again.
-pub(crate) async fn pump<S: Duplex>(stream: S, local: Local) -> (Carried, Option<Channel>) {
-    carry(Pump::new(stream, local)).await
+/// again. `moved` hears after each turn how many bytes there were until then,
+/// to the target and to the visitor.
+pub(crate) async fn pump<S: Duplex>(
+    stream: S,
+    local: Local,
+    moved: impl FnMut(u64, u64),
+) -> (Carried, Option<Channel>) {
+    carry(Pump::new(stream, local), moved).await
 }
 
 /// The same for a stream whose start was not answered yet: nothing but the
 /// answer waits to be sent.
-pub(crate) async fn pump_answer(stream: Stream, local: Local) -> (Carried, Option<Channel>) {
+pub(crate) async fn pump_answer(
+    stream: Stream,
+    local: Local,
+    moved: impl FnMut(u64, u64),
+) -> (Carried, Option<Channel>) {
     let mut pump = Pump::new(stream, local);
     pump.answer = Some(Box::pin(sleep(ANSWER_WAITS)));
-    carry(pump).await
+    carry(pump, moved).await
 }
 
-async fn carry<S: Duplex>(mut pump: Pump<S>) -> (Carried, Option<Channel>) {
-    let result = poll_fn(|cx| pump.poll(cx)).await;
+async fn carry<S: Duplex>(
+    mut pump: Pump<S>,
+    mut moved: impl FnMut(u64, u64),
+) -> (Carried, Option<Channel>) {
+    let result = poll_fn(|cx| {
+        let result = pump.poll(cx);
+        moved(pump.to_target, pump.to_visitor);
+        result
+    })
+    .await;
     let mut carried = Carried {
         to_target: pump.to_target,
         to_visitor: pump.to_visitor,

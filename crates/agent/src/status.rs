@@ -78,9 +78,9 @@ pub struct OwnTunnel {
     pub streams: u64,
     /// Streams ever.
     pub streams_ever: u64,
-    /// Bytes from visitors, of streams that have ended.
+    /// Bytes from visitors.
     pub bytes_in: u64,
-    /// Bytes to visitors, likewise.
+    /// Bytes to visitors.
     pub bytes_out: u64,
     /// What went wrong last, since it is live.
     pub trouble: Option<TroubleReport>,

@@ -84,10 +84,17 @@ impl Tunnel {
         (open, self.ever.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
+    /// A stream has carried so many bytes more.
+    pub(crate) fn moved(&self, to_target: u64, to_visitor: u64) {
+        for (sum, more) in [(&self.to_target, to_target), (&self.to_visitor, to_visitor)] {
+            if more > 0 {
+                sum.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Streams still open and ever.
-    pub(crate) fn stream_closed(&self, to_target: u64, to_visitor: u64) -> (u32, u64) {
-        self.to_target.fetch_add(to_target, Ordering::Relaxed);
-        self.to_visitor.fetch_add(to_visitor, Ordering::Relaxed);
+    pub(crate) fn stream_closed(&self) -> (u32, u64) {
         let open = self.open.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
         (open, self.ever.load(Ordering::Relaxed))
     }

@@ -24,8 +24,7 @@ use crate::{Outcome, edge_seam, terminal};
 An edge that runs here is shown, and each agent. IN is from visitors, OUT to
 them, in thousands (1 kB = 1000 bytes). An edge's numbers begin with the edge,
 and a tunnel's are kept there while its agent is away. An agent's begin with the
-agent; it counts streams, which carry several requests of HTTP, and bytes when a
-stream has ended. On a terminal long
+agent; it counts streams, which carry several requests of HTTP. On a terminal long
 lines are cut; into a pipe they are whole. The JSON object is described in
 docs/status.md.")]
 pub(crate) struct Args {

@@ -1,9 +1,10 @@
 //! What a running agent tells its owner, on a machine with an edge or without.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-use adit_testkit::raw::{Socket, origin};
+use adit_testkit::raw::{Socket, free_ports, origin};
 use adit_testkit::wait::until;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -78,6 +79,64 @@ fn an_agents_status_is_one_object_with_everything() {
     );
     assert_eq!(agent.stop().0, Some(0));
     assert!(!lab.path("agent/running/1.sock").exists());
+}
+
+/// Waits until the agents' tunnels have so many bytes in and out, of a stream
+/// that is open.
+fn counts_while_open(lab: &Lab, bytes_in: u64, bytes_out: u64) {
+    let seen = until("the bytes of an open stream are counted", || {
+        let tunnel = &agents(lab)[0]["tunnels"][0];
+        let number = |key: &str| tunnel[key].as_u64().unwrap();
+        let (seen_in, seen_out) = (number("bytes_in"), number("bytes_out"));
+        let all = seen_in >= bytes_in && seen_out >= bytes_out;
+        all.then(|| (seen_in, seen_out, number("streams")))
+    });
+    assert_eq!(seen, (bytes_in, bytes_out, 1));
+}
+
+#[test]
+fn bytes_are_counted_while_their_stream_is_open() {
+    let (lab, port) = (Lab::new(), free_ports(1)[0]);
+    let doors = ["127.0.0.1:0"; 3].map(str::to_owned);
+    let ports = [("ADIT_DOORS_TCP_PORTS", &*port.to_string())];
+    let edge = lab.edge_with(&doors, "", &ports);
+    lab.join(&edge, "agent");
+    let target = origin(|mut socket: Socket| {
+        socket.send("hello\n");
+        loop {
+            let line = socket.until("\n");
+            socket.send([&line[..], b"and more\n"].concat());
+            if line == b"bye\n" {
+                return;
+            }
+        }
+    });
+    let target = target.to_string();
+    let words = ["tcp", &target, "--name", "shell", "--data", "agent"];
+    let agent = lab.start(&words, &[]);
+    agent.live("shell");
+    let mut visitor = Socket::dial(SocketAddr::from(([127, 0, 0, 1], port)));
+    visitor.until("hello\n");
+    counts_while_open(&lab, 0, 6);
+    for round in 1..=2 {
+        visitor.send("words\n");
+        visitor.until("and more\n");
+        counts_while_open(&lab, 6 * round, 6 + 15 * round);
+    }
+    let page = lab.run(&["status", "--data", &lab.text_of("agent")]).done();
+    assert!(page.contains(" 12 B  36 B\n"), "{page}");
+    // Its end adds what came last, and nothing twice.
+    visitor.send("bye\n");
+    assert_eq!(visitor.rest().0, b"bye\nand more\n");
+    drop(visitor);
+    let ended = until("the stream has ended", || {
+        let tunnel = agents(&lab).remove(0)["tunnels"][0].clone();
+        (tunnel["streams"] == 0).then_some(tunnel)
+    });
+    assert_eq!(
+        (&ended["bytes_in"], &ended["bytes_out"]),
+        (&16.into(), &49.into())
+    );
 }
 
 #[test]

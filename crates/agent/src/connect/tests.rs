@@ -210,7 +210,7 @@ impl Piped {
         let (visitor, near) = tokio::join!(TcpStream::connect(address), listener.accept());
         let stream = adit_link::Stream::plain(near.unwrap().0);
         let tasks = Tasks::new();
-        tasks.spawn(async move { drop(pump(stream, local).await) });
+        tasks.spawn(async move { drop(pump(stream, local, |_, _| {}).await) });
         Self {
             visitor: visitor.unwrap(),
             _tasks: tasks,

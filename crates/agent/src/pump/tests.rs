@@ -29,7 +29,7 @@ async fn world() -> World {
     let (tell, carried) = oneshot::channel();
     let tasks = Tasks::new();
     tasks.spawn_until_stopped(async move {
-        let (carried, _) = pump(Stream::plain(near), local.into()).await;
+        let (carried, _) = pump(Stream::plain(near), local.into(), |_, _| {}).await;
         drop(tell.send(carried));
     });
     World {
