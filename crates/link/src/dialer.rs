@@ -48,11 +48,11 @@ pub(crate) struct Dialer {
     next_worker: AtomicUsize,
     wanted: AtomicUsize,
     /// Channels that wait for a stream, those being dialled included.
-    idle: AtomicUsize,
+    idle: Arc<Uses>,
     open: AtomicUsize,
     trunks_wanted: AtomicUsize,
     /// Those being dialled included.
-    trunks: AtomicUsize,
+    trunks: Arc<Uses>,
     /// Lines that are served.
     lines: Arc<Uses>,
     cuts: Mutex<Vec<Weak<Cut>>>,
@@ -78,10 +78,10 @@ impl Dialer {
             next_number: AtomicU64::new(0),
             next_worker: AtomicUsize::new(worker_index()),
             wanted: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
+            idle: Arc::default(),
             open: AtomicUsize::new(0),
             trunks_wanted: AtomicUsize::new(0),
-            trunks: AtomicUsize::new(0),
+            trunks: Arc::default(),
             lines: Arc::default(),
             cuts: Mutex::default(),
         })
@@ -116,8 +116,10 @@ impl Dialer {
     }
 
     fn top_up(self: &Arc<Self>) {
-        while self.idle.load(Ordering::Relaxed) < self.wanted.load(Ordering::Relaxed) {
-            if !self.start_channel(None) {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        // No more turns than that: a worker that has ended drops each at once.
+        for _ in 0..wanted {
+            if self.idle.now() >= wanted || !self.start_channel(None) {
                 break;
             }
         }
@@ -128,12 +130,11 @@ impl Dialer {
             return false;
         }
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.idle.fetch_add(1, Ordering::Relaxed);
         let dialer = Arc::clone(self);
-        // Counted until it is dropped: a handler may panic.
-        let place = Place(Arc::clone(self));
+        // Counted until they are dropped: a handler may panic.
+        let (idle, place) = (Usage::of(&self.idle), Place(Arc::clone(self)));
         let task = async move {
-            let failed = dialer.run_channel(conn).await;
+            let failed = dialer.run_channel(conn, idle).await;
             drop(place);
             if failed
                 && dialer
@@ -163,13 +164,15 @@ impl Dialer {
 
     fn top_up_trunks(self: &Arc<Self>) {
         let wanted = self.trunks_wanted.load(Ordering::Relaxed);
-        while !self.stop.is_cancelled() && self.trunks.load(Ordering::Relaxed) < wanted {
-            self.trunks.fetch_add(1, Ordering::Relaxed);
-            let dialer = Arc::clone(self);
+        for _ in 0..wanted {
+            if self.stop.is_cancelled() || self.trunks.now() >= wanted {
+                break;
+            }
+            let (dialer, place) = (Arc::clone(self), Usage::of(&self.trunks));
             self.spawn(async move {
                 let ran = dialer.run_trunk().await;
                 tracing::debug!(?ran, "a trunk has ended");
-                dialer.trunks.fetch_sub(1, Ordering::Relaxed);
+                drop(place);
                 let pause = tokio::time::sleep(PAUSE);
                 if dialer.stop.run_until_cancelled(pause).await.is_some() {
                     dialer.top_up_trunks();
@@ -219,19 +222,18 @@ impl Dialer {
     }
 
     /// Serves one channel to its end; true when it could not be set up.
-    async fn run_channel(self: &Arc<Self>, conn: Option<ConnId>) -> bool {
+    async fn run_channel(self: &Arc<Self>, conn: Option<ConnId>, mut idle: Usage) -> bool {
         let setup = tokio::time::timeout(SETUP_TIME, self.set_up(conn)).await;
         let mut channel = match setup.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(channel) => channel,
             Err(error) => {
                 tracing::debug!(%error, "a data channel could not be set up");
-                self.idle.fetch_sub(1, Ordering::Relaxed);
                 return true;
             }
         };
         loop {
             let waited = self.stop.run_until_cancelled(channel.next_start()).await;
-            self.idle.fetch_sub(1, Ordering::Relaxed);
+            drop(idle);
             let Some(Ok(incoming)) = waited else {
                 return false;
             };
@@ -242,7 +244,7 @@ impl Dialer {
             }
             // However many wait: the edge may begin a stream on this one in
             // the same moment, so that closing what is too much is its part.
-            self.idle.fetch_add(1, Ordering::Relaxed);
+            idle = Usage::of(&self.idle);
         }
     }
 

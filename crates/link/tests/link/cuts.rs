@@ -1,15 +1,18 @@
-//! Lines of a trunk beside what else happens to their link.
+//! Lines of a trunk beside what else happens to their link, and what takes the
+//! place of a trunk that is gone.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Waker};
 use std::thread;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 
 use super::*;
 
 /// Streams that one opener may hold, more than are open when the link is cut.
 const MANY: u16 = 4096;
+/// What a test waits for at most.
+const SOON: Duration = Duration::from_secs(20);
 
 /// Whether the stream knows, without another byte from anywhere.
 fn is_cut(stream: &mut Stream) -> bool {
@@ -81,4 +84,37 @@ async fn no_line_that_opens_while_its_link_is_cut_outlives_it() {
         // A trunk stays until its last line is over.
         assert!(world.tasks.close(Duration::from_secs(5)).await);
     }
+}
+
+/// Tasks that do not come to their end, as after a bug, keep no place of the
+/// trunks and the idle channels that the edge wants.
+#[tokio::test]
+async fn a_trunk_that_is_dropped_in_the_middle_gives_its_place_back() {
+    let mut world = World::start(Way::Lines, 16).await;
+    let worker = || {
+        let mut worker = Builder::new_multi_thread();
+        worker.worker_threads(1).enable_all().build().unwrap()
+    };
+    let (doomed, lasting) = (worker(), worker());
+    // The first eight that are dialled share one fate.
+    let turns = [&doomed, &lasting].map(|worker| vec![worker.handle().clone(); 8]);
+    world.config.workers = turns.concat();
+    let (_agent, link) = world.join().await;
+    let ended = tokio::task::spawn_blocking(|| doomed.shutdown_timeout(SOON));
+    ended.await.unwrap();
+    let until = async |wanted: bool| {
+        let changed = async {
+            while link.has_lines() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, changed).await
+    };
+    until(false).await.unwrap();
+    for _ in 0..8 {
+        link.send(Message::ChannelsWanted { idle: 2, trunks: 1 });
+    }
+    until(true).await.unwrap();
+    assert!(world.tasks.close(SOON).await);
+    lasting.shutdown_background();
 }
