@@ -60,23 +60,30 @@ pub(crate) enum Command {
     /// Publish the tunnels of a configuration file
     Client(client::Args),
     /// Check, describe or show configuration files
-    Config(config::Args),
+    #[command(subcommand)]
+    Config(config::Sub),
     /// Make or show an identity
-    Key(key::Args),
+    #[command(subcommand)]
+    Key(key::Sub),
     /// Show what the edge and the agents on this machine do
     Status(status::Args),
     /// Show what the edge does over and over, with rates
     Top(top::Args),
     /// List or revoke the agents of an edge
-    Agents(agents::Args),
+    #[command(subcommand)]
+    Agents(agents::Sub),
     /// List, speak or lift bans of addresses
-    Bans(bans::Args),
+    #[command(subcommand)]
+    Bans(bans::Sub),
     /// Let addresses in to tunnels that take guests only
-    Guests(guests::Args),
+    #[command(subcommand)]
+    Guests(guests::Sub),
     /// Replace the edge's shared secret
-    Secret(secret::Args),
+    #[command(subcommand)]
+    Secret(secret::Sub),
     /// List or forget the edges that this machine has joined
-    Edge(edge::Args),
+    #[command(subcommand)]
+    Edge(edge::Sub),
     /// Say what an error code means and what to do
     Explain(explain::Args),
     /// Print a completion script for a shell

@@ -6,6 +6,7 @@ use std::time::Duration;
 use adit_config::Paint;
 use adit_edge::lines::{LAST_LINES, Lines};
 use adit_model::Code;
+use serde::Serialize;
 
 use crate::failure::Failure;
 
@@ -24,6 +25,15 @@ pub(crate) fn print_whole(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Prints a value that was asked for as one line of JSON.
+///
+/// # Errors
+/// The output is closed or full.
+pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value)?;
+    print_whole(&format!("{text}\n"))
 }
 
 /// The stdout of a process that serves meanwhile: nobody waits for who reads

@@ -4,16 +4,11 @@ use adit_edge::control::AgentInfo;
 use clap::Subcommand;
 
 use super::place::EdgePlace;
+use crate::report::{Table, span, text};
 use crate::{Outcome, edge_seam, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// List the agents that the edge has admitted
     #[command(after_help = "Examples:
   adit agents list --config server.toml
@@ -40,8 +35,8 @@ it too where that matters: adit secret rotate.")]
     },
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    match &args.command {
+pub(crate) fn run(command: &Sub) -> Outcome {
+    match command {
         Sub::List { json, place } => {
             let agents = place.desk(false)?.agents().map_err(edge_seam::refused)?;
             list(&agents, *json)
@@ -64,8 +59,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn list(agents: &[AgentInfo], json: bool) -> Outcome {
     if json {
-        let text = serde_json::to_string(agents).map_err(std::io::Error::other)?;
-        return Ok(terminal::print_whole(&format!("{text}\n"))?);
+        return Ok(terminal::print_json(&agents)?);
     }
     if agents.is_empty() {
         terminal::print("no agent has joined yet; the join string: adit server --print-join");
@@ -74,14 +68,18 @@ fn list(agents: &[AgentInfo], json: bool) -> Outcome {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let rows: Vec<[String; 5]> = agents.iter().map(|agent| row(agent, now)).collect();
-    Ok(terminal::print_whole(&table(
-        &["KEY", "LABEL", "STATE", "ADMITTED BY", "SEEN"],
-        &rows,
-    ))?)
+    let lines = table(agents, now).lines(usize::MAX, usize::MAX);
+    Ok(terminal::print_whole(&format!("{}\n", lines.join("\n")))?)
 }
 
-fn row(agent: &AgentInfo, now: u64) -> [String; 5] {
+/// Every column whole, however wide: keys are copied from here.
+fn table(agents: &[AgentInfo], now: u64) -> Table {
+    let heads = ["KEY", "LABEL", "STATE", "ADMITTED BY", "SEEN"];
+    let rows = agents.iter().map(|agent| row(agent, now).into());
+    Table::new(heads.map(text).to_vec(), rows.collect())
+}
+
+fn row(agent: &AgentInfo, now: u64) -> Vec<String> {
     let state = match agent.links {
         Some(0) => "away".to_owned(),
         Some(1) => "live".to_owned(),
@@ -92,7 +90,7 @@ fn row(agent: &AgentInfo, now: u64) -> [String; 5] {
         .scope
         .as_ref()
         .map_or_else(String::new, |s| format!(", only {s}"));
-    [
+    vec![
         agent.key.clone(),
         agent.name.clone().unwrap_or_else(|| "-".to_owned()),
         state,
@@ -104,32 +102,8 @@ fn row(agent: &AgentInfo, now: u64) -> [String; 5] {
 fn ago(seconds: u64) -> String {
     match seconds {
         0..120 => "now".to_owned(),
-        s @ 120..7200 => format!("{} min ago", s / 60),
-        s @ 7200..172_800 => format!("{} h ago", s / 3600),
-        s => format!("{} d ago", s / 86_400),
+        s => format!("{} ago", span(s)),
     }
-}
-
-/// Columns as wide as their widest cell; the last one is not padded.
-fn table<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([head[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let line = |cells: Vec<&str>| {
-        let padded = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        let text = padded.collect::<Vec<_>>().join("  ");
-        format!("{}\n", terminal::plain(text.trim_end()))
-    };
-    let head = line(head.to_vec());
-    let body = rows
-        .iter()
-        .map(|row| line(row.iter().map(String::as_str).collect()));
-    std::iter::once(head).chain(body).collect()
 }
 
 #[cfg(test)]
@@ -147,11 +121,12 @@ mod tests {
             last_seen: 1000,
             links: Some(1),
         };
-        let rows = [row(&agent, 1300)];
         assert_eq!(
-            table(&["KEY", "LABEL", "STATE", "ADMITTED BY", "SEEN"], &rows),
-            "KEY          LABEL    STATE  ADMITTED BY               SEEN\n\
-             ed25519:abc  lap\u{fffd}top  live   token 0a1b2c3d, only app  5 min ago\n"
+            table(&[agent], 1300).lines(usize::MAX, usize::MAX),
+            [
+                "KEY          LABEL    STATE  ADMITTED BY               SEEN",
+                "ed25519:abc  lap\u{fffd}top  live   token 0a1b2c3d, only app  5 min ago",
+            ]
         );
     }
 }

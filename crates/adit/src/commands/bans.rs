@@ -10,14 +10,8 @@ use super::place::{EdgePlace, address};
 use crate::report::span;
 use crate::{Outcome, edge_seam, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// List the addresses that are banned now
     #[command(after_help = "Examples:
   adit bans list
@@ -62,8 +56,8 @@ is deny in a [[tunnel]] table.")]
     },
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    match &args.command {
+pub(crate) fn run(command: &Sub) -> Outcome {
+    match command {
         Sub::List { json, place } => {
             let bans = place.desk(false)?.bans().map_err(edge_seam::refused)?;
             list(&bans, *json)
@@ -93,8 +87,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn list(bans: &[BanInfo], json: bool) -> Outcome {
     if json {
-        let text = serde_json::to_string(bans).map_err(std::io::Error::other)?;
-        return Ok(terminal::print_whole(&format!("{text}\n"))?);
+        return Ok(terminal::print_json(&bans)?);
     }
     if bans.is_empty() {
         terminal::print("no address is banned");

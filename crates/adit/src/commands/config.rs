@@ -13,14 +13,8 @@ use crate::failure::Failure;
 use crate::settings::{self, Options, Remarks};
 use crate::{Outcome, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// Read a file and tell every mistake in it
     #[command(after_help = "Examples:
   adit config check server.toml
@@ -73,8 +67,8 @@ impl Side {
     }
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    match &args.command {
+pub(crate) fn run(command: &Sub) -> Outcome {
+    match command {
         Sub::Check { file, side } => check(file, *side),
         Sub::Schema { side } => {
             let text = serde_json::to_string_pretty(&schema(side.spec()));

@@ -9,14 +9,8 @@ use super::place::{AgentPlace, state};
 use crate::failure::Failure;
 use crate::{Outcome, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// List the edges that this machine has joined
     #[command(after_help = "Example:
   adit edge list")]
@@ -42,8 +36,8 @@ on its terminal first, then join again.")]
     },
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    match &args.command {
+pub(crate) fn run(command: &Sub) -> Outcome {
+    match command {
         Sub::List { json, place } => list(place, *json),
         Sub::Forget { key, place } => forget(place, key.as_deref()),
     }
@@ -65,7 +59,7 @@ fn list(place: &AgentPlace, as_json: bool) -> Outcome {
                 })
             })
             .collect();
-        return Ok(terminal::print_whole(&format!("{}\n", json!(rows)))?);
+        return Ok(terminal::print_json(&rows)?);
     }
     if edges.is_empty() {
         terminal::print("this machine has joined no edge; next: adit join adit1…");

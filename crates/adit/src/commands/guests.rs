@@ -10,14 +10,8 @@ use super::place::{EdgePlace, address};
 use crate::failure::Failure;
 use crate::{Outcome, edge_seam, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// Let an address in for a while
     #[command(after_help = "Examples:
   adit guests add ssh 192.0.2.7
@@ -52,8 +46,8 @@ POST /_sys/guests on the API door.")]
     },
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    match &args.command {
+pub(crate) fn run(command: &Sub) -> Outcome {
+    match command {
         Sub::Add {
             tunnel,
             address,

@@ -10,14 +10,8 @@ use super::place::{AgentPlace, EdgePlace, state};
 use crate::failure::Failure;
 use crate::{Outcome, edge_seam, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// Make the identity of a new agent or edge and print its key
     #[command(after_help = "Examples:
   adit key new                       this machine's agent
@@ -33,7 +27,7 @@ An identity that is there already is never replaced.")]
 }
 
 #[derive(Debug, clap::Args)]
-struct Whose {
+pub(crate) struct Whose {
     /// The edge's instead of the agent's
     #[arg(long)]
     server: bool,
@@ -45,8 +39,8 @@ struct Whose {
     data: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    let key = match &args.command {
+pub(crate) fn run(command: &Sub) -> Outcome {
+    let key = match command {
         Sub::New(whose) => make(whose)?,
         Sub::Show(whose) => show(whose)?,
     };

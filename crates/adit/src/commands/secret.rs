@@ -5,14 +5,8 @@ use clap::Subcommand;
 use super::place::EdgePlace;
 use crate::{Outcome, edge_seam, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// Make a new shared secret and print the new join string
     #[command(after_help = "Example:
   adit secret rotate --config server.toml
@@ -22,8 +16,8 @@ strings that were handed out before admit nobody any more.")]
     Rotate(EdgePlace),
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    let Sub::Rotate(place) = &args.command;
+pub(crate) fn run(command: &Sub) -> Outcome {
+    let Sub::Rotate(place) = command;
     let join = place
         .desk(false)?
         .rotate_secret()

@@ -73,7 +73,8 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// One-time join tokens
-    Token(token::Args),
+    #[command(subcommand)]
+    Token(token::Sub),
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

@@ -42,7 +42,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let found = look(args)?;
     if args.json {
-        return Ok(terminal::print_whole(&format!("{}\n", found.json()?))?);
+        return Ok(terminal::print_json(&found.json()?)?);
     }
     let person = terminal::is_person();
     let look = Look {

@@ -11,14 +11,8 @@ use super::place::EdgePlace;
 use crate::failure::Failure;
 use crate::{Outcome, edge_seam, terminal};
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
 #[derive(Debug, Subcommand)]
-enum Sub {
+pub(crate) enum Sub {
     /// Make a join string that admits one agent, once
     New(New),
 }
@@ -30,7 +24,7 @@ enum Sub {
 
 The string alone goes to stdout. It binds to the first agent that joins by it;
 that agent can be revoked without touching the others (adit agents revoke).")]
-struct New {
+pub(crate) struct New {
     /// What to call the agent that joins by it
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
@@ -47,8 +41,8 @@ struct New {
     place: EdgePlace,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    let Sub::New(new) = &args.command;
+pub(crate) fn run(command: &Sub) -> Outcome {
+    let Sub::New(new) = command;
     let scope = new.tunnel.as_deref().map(TunnelName::parse).transpose();
     let wish = TokenWish {
         scope: scope.map_err(|why| Failure::new(Code::BAD_NAME, format!("--tunnel: {why}")))?,
@@ -66,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "expires": token.expires,
             "tunnel": token.scope,
         });
-        return Ok(terminal::print_whole(&format!("{facts}\n"))?);
+        return Ok(terminal::print_json(&facts)?);
     }
     Ok(terminal::print_whole(&format!("{}\n", token.join))?)
 }

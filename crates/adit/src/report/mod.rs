@@ -13,4 +13,5 @@ mod units;
 pub(crate) use self::agent::agent;
 pub(crate) use self::page::{Look, status, top};
 pub(crate) use self::rates::Moment;
+pub(crate) use self::table::{Table, text};
 pub(crate) use self::units::span;
