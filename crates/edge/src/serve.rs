@@ -248,11 +248,17 @@ impl Edge {
         link: &Arc<LinkDoor>,
     ) -> Result<(), StartError> {
         let channels = link.settings.max_channels;
+        let workers = self.workers.handles();
+        let Some(first) = workers.first() else {
+            return Ok(());
+        };
+        // With its socket, its timers and its connections on one worker, a
+        // datagram for a visitor of that worker wakes no other thread.
+        let _there = first.enter();
         let door = quic::open(socket, link, channels, &self.keepers)?;
-        let workers = self.workers.handles().to_vec();
         let (doors, links) = (self.doors.clone(), self.links.clone());
-        let run = quic::run(door, Arc::clone(link), doors, links, workers);
-        self.keepers.spawn(run);
+        let run = quic::run(door, Arc::clone(link), doors, links, workers.to_vec());
+        self.keepers.spawn_on(first, run);
         Ok(())
     }
 

@@ -150,12 +150,13 @@ impl Dialer {
         true
     }
 
-    /// Starts a task on the next worker.
+    /// Starts a task on the next worker, or on that of its carrier.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if self.workers.is_empty() {
             return self.tasks.spawn_until_stopped(task);
         }
-        let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        let next = || self.next_worker.fetch_add(1, Ordering::Relaxed);
+        let worker = self.path.worker().unwrap_or_else(next) % self.workers.len();
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn_on(&self.workers[worker], async move {
             stop.run_until_cancelled(task).await;

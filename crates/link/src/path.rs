@@ -1,5 +1,6 @@
 //! From a place where an edge may be to connections with it, by any carrier.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use adit_link_proto::{Knock, PskKeys, SecretId};
 use adit_model::Carrier;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
 use crate::agent::{DialConfig, unix_now};
@@ -17,10 +20,13 @@ use crate::eyeballs;
 use crate::proxy::Proxy;
 use crate::quic;
 use crate::socket::prepare;
+use crate::tasks::Tasks;
 use crate::websocket;
 
 /// How long one address may take to answer.
 pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// The worker that has what goes over QUIC.
+const QUIC_WORKER: usize = 0;
 
 /// A place where an edge may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +83,26 @@ impl Path {
             .rsplit_once(':')
             .map_or("localhost", |(host, _)| host);
         let name = host.trim_start_matches('[').trim_end_matches(']');
-        let ground = (&config.tasks, Arc::clone(&config.counters));
-        let connect = quic::Dialled::connect(peer, name, knock, &config.tls, ground);
-        in_time(Box::pin(connect)).await.map(Self::Quic)
+        let (name, config) = (name.to_owned(), config.clone());
+        let at = config.workers.get(QUIC_WORKER).cloned();
+        let tasks = config.tasks.clone();
+        let connect = async move {
+            let ground = (&config.tasks, Arc::clone(&config.counters));
+            quic::Dialled::connect(peer, &name, knock, &config.tls, ground).await
+        };
+        let connect = in_time(Box::pin(connect));
+        let connected = match at {
+            None => connect.await,
+            Some(worker) => on(&worker, &tasks, connect).await,
+        };
+        connected.map(Self::Quic)
+    }
+
+    /// The worker on which alone its streams are to be served, if there is one:
+    /// the bytes of all streams come from one socket, and to wake another
+    /// thread for each datagram costs more than to carry it.
+    pub(crate) fn worker(&self) -> Option<usize> {
+        matches!(self, Self::Quic(_)).then_some(QUIC_WORKER)
     }
 
     /// One more connection with the edge; `id` is what its first bytes name.
@@ -110,6 +133,27 @@ impl Path {
         // Boxed, so that the common carrier does not pay for it.
         in_time(Box::pin(websocket::ask(socket, &tls, &spot.address, id))).await
     }
+}
+
+/// Runs on a worker. What it spawns and the sockets that it opens stay there.
+async fn on<T: Send + 'static>(
+    worker: &Handle,
+    tasks: &Tasks,
+    work: impl Future<Output = io::Result<T>> + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    tasks.spawn_on(worker, async move {
+        let mut done = done;
+        let result = tokio::select! {
+            result = work => result,
+            () = done.closed() => return,
+        };
+        // Nobody wants it any more.
+        drop(done.send(result));
+    });
+    result
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
 }
 
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
