@@ -95,11 +95,13 @@ impl Lines {
         self.here().idle.push((channel, Instant::now()));
     }
 
-    /// Closes what was not used for a while.
+    /// Closes what was not used for a while, and what is of no more use: nobody
+    /// fills lines that carry nothing.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut here = self.here();
-        here.idle
-            .retain(|(_, since)| now.duration_since(*since) < UNUSED);
+        here.idle.retain_mut(|(channel, since)| {
+            now.duration_since(*since) < UNUSED && channel.is_alive(now)
+        });
     }
 
     /// Idle lines.
