@@ -913,6 +913,8 @@ class Agent:
             self.control.send(stage.to_edge.seal(TYPES["PIN_PROOF"], proof))
             stage.add(TYPES["PIN_PROOF"], proof)
             kind, body = self.expect(stage.to_agent, "VERDICT")
+        if body == b"\x02":
+            raise Refused("the edge has as many agents as it takes")
         if body != b"\x01":
             raise Refused("the edge refused this agent")
         self.session = stage.session()

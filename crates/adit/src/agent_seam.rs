@@ -93,12 +93,7 @@ pub(crate) fn failure(error: AgentError) -> Failure {
     let code = error.code();
     match error {
         AgentError::Refused(refusal) => {
-            let causes: Vec<String> = refusal
-                .causes()
-                .iter()
-                .map(|cause| format!("perhaps {cause}"))
-                .collect();
-            Failure::with(code, code.title, causes.join("\n"))
+            Failure::with(code, code.title, refusal.remedies().join("\n"))
         }
         AgentError::WrongEdge {
             expected,

@@ -219,13 +219,13 @@ impl Agent {
             self.dial_after(wait, &[]);
             return Ok(());
         }
-        let by_secret = matches!(error, DialError::Silent | DialError::Refused);
-        if by_secret && self.known.refresh().await {
+        if matches!(error, DialError::Silent | DialError::Refused) && self.known.refresh().await {
             self.dial_after(Duration::ZERO, &[]);
             return Ok(());
         }
         match error {
-            DialError::Refused => self.on_refused()?,
+            DialError::Refused => self.on_refused(RefusalKind::Said)?,
+            DialError::Full => self.on_refused(RefusalKind::Full)?,
             DialError::PinWanted => return Err(AgentError::PinAbsent),
             DialError::WrongEdge {
                 expected,
@@ -253,13 +253,14 @@ impl Agent {
         Ok(())
     }
 
-    fn on_refused(&mut self) -> Result<(), AgentError> {
-        if self.pins.ask_again() {
-            self.refused(RefusalKind::Said, Some(ASK_PIN_AGAIN));
-            self.dial_after(ASK_PIN_AGAIN, &[]);
-            return Ok(());
+    fn on_refused(&mut self, kind: RefusalKind) -> Result<(), AgentError> {
+        let again = kind == RefusalKind::Said && self.pins.ask_again();
+        let refusal = self.refused(kind, again.then_some(ASK_PIN_AGAIN));
+        if !again {
+            return Err(AgentError::Refused(refusal));
         }
-        Err(AgentError::Refused(self.refused(RefusalKind::Said, None)))
+        self.dial_after(ASK_PIN_AGAIN, &[]);
+        Ok(())
     }
 
     fn refused(&mut self, kind: RefusalKind, retry_in: Option<Duration>) -> Refusal {

@@ -168,6 +168,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// It knows the secret and refused.
     Said,
+    /// It would admit this agent if there was room.
+    Full,
     /// It took the connection and stayed silent.
     Silent,
 }
@@ -178,7 +180,20 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self.kind {
             RefusalKind::Said => Code::REFUSED,
+            RefusalKind::Full => Code::EDGE_FULL,
             RefusalKind::Silent => Code::EDGE_SILENT,
+        }
+    }
+
+    /// What to do, in lines; with several possible causes each is a perhaps.
+    #[must_use]
+    pub fn remedies(&self) -> Vec<String> {
+        match self.causes() {
+            [one] => vec![(*one).to_owned()],
+            many => many
+                .iter()
+                .map(|cause| format!("perhaps {cause}"))
+                .collect(),
         }
     }
 
@@ -190,12 +205,13 @@ impl Refusal {
                 "the PIN was wrong or is not the current one: read it on the edge's console",
                 "this agent's key is not on the edge's list: its owner must add it",
                 "the one-time join string was used by another agent: ask the edge's owner for a new one",
-                "the edge has as many agents as it allows: its owner must make room",
             ],
             (RefusalKind::Said, true) => &[
                 "the PIN was wrong or is not the current one: read it on the edge's console",
                 "the edge's owner has revoked this agent: run adit edge forget, then join again with a new join string",
-                "the edge has as many agents as it allows: its owner must make room",
+            ],
+            (RefusalKind::Full, _) => &[
+                "nothing is wrong here; the edge's owner must stop one of the others, or raise max_agents under [admission]",
             ],
             (RefusalKind::Silent, false) => &[
                 "the join string is no longer valid, or of another edge: ask the edge's owner for a new one",

@@ -210,6 +210,7 @@ impl Ready {
         };
         match error {
             DialError::Refused => refusal(RefusalKind::Said),
+            DialError::Full => refusal(RefusalKind::Full),
             DialError::Silent => refusal(RefusalKind::Silent),
             DialError::PinWanted => AgentError::PinAbsent,
             DialError::WrongEdge {

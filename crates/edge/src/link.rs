@@ -313,7 +313,10 @@ impl LinkDoor {
             Ok(admitted) => admitted,
             Err(cause) => {
                 tokio::time::sleep_until(proved_at + REFUSE_AFTER).await;
-                handshake.refuse()?;
+                match cause {
+                    Cause::TooManyAgents | Cause::TooManyLinks => handshake.refuse_full()?,
+                    _ => handshake.refuse()?,
+                }
                 send_all(socket, &mut handshake).await?;
                 return Err(NotAdmitted::Refused(cause));
             }

@@ -102,6 +102,9 @@ pub enum DialError {
     /// PIN; it never says which.
     #[error("edge refused this agent")]
     Refused,
+    /// Only room is missing for this agent.
+    #[error("edge has as many agents as it takes")]
+    Full,
     /// The edge wants a PIN and there is none.
     #[error("edge wants its PIN")]
     PinWanted,
@@ -357,6 +360,7 @@ async fn shake_hands(
         match in_time(next_event(socket, &mut handshake)).await? {
             AgentEvent::Live => return handshake.finish(crate::control::now()).map_err(broken),
             AgentEvent::Refused => return Err(DialError::Refused),
+            AgentEvent::Full => return Err(DialError::Full),
             AgentEvent::PinWanted => {
                 let source = config.pin.as_ref().ok_or(DialError::PinWanted)?;
                 let pin = source().await.ok_or(DialError::PinWanted)?;

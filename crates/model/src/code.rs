@@ -132,6 +132,7 @@ catalogue! {
     REVOKED = 3007, OtherSide, "the edge has revoked this agent";
     SUPERSEDED = 3008, OtherSide, "another process took this agent's place";
     DRAINING = 3009, OtherSide, "the edge is going away";
+    EDGE_FULL = 3010, OtherSide, "the edge has as many agents as it takes";
     PROTOCOL = 3011, OtherSide, "the other side broke the link protocol";
 
     // 4xxx: tunnels and their targets

@@ -263,7 +263,9 @@ impl Agent {
         match handshake.poll_event() {
             None => {}
             Some(AgentEvent::Live) => self.go_live(conn, now, net),
-            Some(AgentEvent::PinWanted | AgentEvent::Refused) => self.go_down(now, net),
+            Some(AgentEvent::PinWanted | AgentEvent::Refused | AgentEvent::Full) => {
+                self.go_down(now, net);
+            }
         }
     }
 

@@ -92,11 +92,14 @@ impl Hello {
     }
 }
 
-/// The edge's decision. There is one refusal for every cause.
+/// The edge's decision. There is one refusal for every cause but one, which
+/// only an agent meets whom nothing else keeps out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not admitted.
     Refused,
+    /// Not admitted, only because as many are there as may be.
+    Full,
     /// Admitted; [`AuthOk`] follows under the session keys.
     Accepted,
 }
@@ -105,17 +108,22 @@ impl Verdict {
     /// Its body.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 1] {
-        [u8::from(self == Self::Accepted)]
+        match self {
+            Self::Refused => [0],
+            Self::Accepted => [1],
+            Self::Full => [2],
+        }
     }
 
     /// Reads a body.
     ///
     /// # Errors
-    /// [`DecodeError::Malformed`] unless it is one byte, 0 or 1.
+    /// [`DecodeError::Malformed`] unless it is one byte, 0 to 2.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         match body {
             [0] => Ok(Self::Refused),
             [1] => Ok(Self::Accepted),
+            [2] => Ok(Self::Full),
             _ => Err(DecodeError::Malformed(0)),
         }
     }

@@ -214,11 +214,7 @@ impl Board {
         self.link = Link::Waiting(retry_in);
         let code = refusal.code();
         let what = format!("{}; next try in {}", code.title, seconds(retry_in));
-        let causes = refusal
-            .causes()
-            .iter()
-            .map(|cause| format!("perhaps {cause}"));
-        let told = self.problem(Some(code), &what, causes.collect(), now);
+        let told = self.problem(Some(code), &what, refusal.remedies(), now);
         self.seldom(None, code.title.to_owned(), told, now)
     }
 

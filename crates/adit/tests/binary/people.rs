@@ -4,6 +4,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use adit_testkit::raw::{Socket, origin};
+use adit_testkit::wait::until_true;
 
 use crate::lab::{Edge, Lab, Said};
 
@@ -22,6 +23,33 @@ fn keys(lab: &Lab, edge: &Edge) -> Vec<String> {
     parts
         .map(|part| part.split('"').next().unwrap().to_owned())
         .collect()
+}
+
+#[test]
+fn an_edge_for_one_agent_tells_a_second_one_so() {
+    let lab = Lab::new();
+    let edge = lab.edge("[admission]\nmax_agents = 1");
+    let first = lab.agent(&edge, "first", &[&target(), "--name", "app"]);
+    first.live("app");
+    let second = lab.agent(&edge, "second", &[&target(), "--name", "other"]);
+    let said = second.ended();
+    said.refused(3, "ADIT-3010", &["as many agents"]);
+    // Whom something else keeps out, too, hears nothing of it.
+    let (join, pin) = (edge.join(&lab), edge.pin(&lab));
+    let wrong = if pin == "22X3Y4" { "55Z6A7" } else { "22X3Y4" };
+    let variables = [("ADIT_EDGE", join.as_str()), ("ADIT_PIN", wrong)];
+    let third = lab.agent_with("third", &[&target()], &variables);
+    third.ended().refused(3, "ADIT-3006", &["refused"]);
+    // The one agent comes back at once, also before it is known to be gone.
+    drop(first.process.kill());
+    let again = lab.agent_with("first", &[&target(), "--name", "app"], &[]);
+    again.live("app");
+    assert_eq!(again.stop().0, Some(0));
+    until_true("there is room again", || {
+        edge.metric("adit_links_open") < 1.0
+    });
+    let second = lab.agent(&edge, "second", &[&target(), "--name", "other"]);
+    second.live("other");
 }
 
 #[test]

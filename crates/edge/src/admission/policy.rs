@@ -88,7 +88,8 @@ pub(super) struct Facts {
     pub(super) own: usize,
 }
 
-/// Why an agent was not admitted: for the edge's owner, never for the agent.
+/// Why an agent was not admitted: for the edge's owner. The agent is told no
+/// more than that there are too many, and only when nothing else is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// See [`KeyPolicy::Listed`].

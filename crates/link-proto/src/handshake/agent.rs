@@ -34,6 +34,8 @@ pub enum AgentEvent {
     PinWanted,
     /// It refused this agent, for a cause that it does not tell.
     Refused,
+    /// It refused this agent, only because it has as many as it may.
+    Full,
     /// The link is live: call [`AgentHandshake::finish`].
     Live,
 }
@@ -233,8 +235,13 @@ impl AgentHandshake {
     }
 
     fn on_verdict(&mut self, stage: &Stage, body: &[u8]) -> Result<(State, bool), HandshakeError> {
-        if Verdict::decode(body)? == Verdict::Refused {
-            self.events.push_back(AgentEvent::Refused);
+        let refused = match Verdict::decode(body)? {
+            Verdict::Accepted => None,
+            Verdict::Refused => Some(AgentEvent::Refused),
+            Verdict::Full => Some(AgentEvent::Full),
+        };
+        if let Some(refused) = refused {
+            self.events.push_back(refused);
             return Ok((State::Refused, false));
         }
         let prk = stage.session_prk();

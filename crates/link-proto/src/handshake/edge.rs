@@ -235,13 +235,26 @@ impl EdgeHandshake {
     /// # Errors
     /// [`HandshakeError::BadState`] before the agent has proved itself.
     pub fn refuse(&mut self) -> Result<(), HandshakeError> {
+        self.turn_away(Verdict::Refused)
+    }
+
+    /// Refuses an agent whom nothing keeps out but that there are as many as may
+    /// be. The caller closes once everything is sent.
+    ///
+    /// # Errors
+    /// [`HandshakeError::BadState`] before the agent has proved itself.
+    pub fn refuse_full(&mut self) -> Result<(), HandshakeError> {
+        self.turn_away(Verdict::Full)
+    }
+
+    fn turn_away(&mut self, verdict: Verdict) -> Result<(), HandshakeError> {
         if !matches!(
             self.state,
             State::Decide | State::AwaitPin | State::DecidePin
         ) {
             return Err(HandshakeError::BadState);
         }
-        let body = Verdict::Refused.to_bytes();
+        let body = verdict.to_bytes();
         self.stage
             .send(FrameKind::VERDICT, &body, &mut self.output)?;
         self.state = State::Refused;

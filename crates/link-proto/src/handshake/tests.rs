@@ -250,7 +250,7 @@ fn an_edge_that_admits_itself_is_not_believed() {
         agent.handle_input(&bytes)
     };
     let malformed = Err(HandshakeError::Decode(DecodeError::Malformed(0)));
-    assert_eq!(proved(FrameKind::VERDICT, &[2]), malformed);
+    assert_eq!(proved(FrameKind::VERDICT, &[3]), malformed);
     assert_eq!(proved(FrameKind::VERDICT, &[]), malformed);
     let unexpected = |kind| Err(HandshakeError::Unexpected(kind));
     assert_eq!(proved(FrameKind::HELLO, &[]), unexpected(FrameKind::HELLO));

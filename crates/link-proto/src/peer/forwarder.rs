@@ -122,9 +122,12 @@ impl PeerForwarder {
     }
 
     fn on_verdict(&mut self, stage: &Stage, body: &[u8]) -> Result<State, HandshakeError> {
-        if Verdict::decode(body)? == Verdict::Refused {
-            self.event = Some(PeerEvent::Refused);
-            return Ok(State::Refused);
+        match Verdict::decode(body)? {
+            Verdict::Accepted => {}
+            Verdict::Refused | Verdict::Full => {
+                self.event = Some(PeerEvent::Refused);
+                return Ok(State::Refused);
+            }
         }
         self.event = Some(PeerEvent::Live);
         Ok(State::Live(Box::new(session(stage, FORWARDER)?)))

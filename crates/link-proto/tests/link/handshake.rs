@@ -312,7 +312,7 @@ fn a_weak_share_is_refused_on_both_sides() {
 #[test]
 fn a_refusal_is_one_and_the_same_and_final() {
     let now = Instant::now();
-    let refuse = |with_pin: bool| {
+    let refuse = |with_pin: bool, full: bool| {
         let (mut agent, mut edge) = proved(AES, AES, now);
         if with_pin {
             edge.ask_pin().unwrap();
@@ -322,16 +322,24 @@ fn a_refusal_is_one_and_the_same_and_final() {
             agent.offer_pin(&Pin::parse("222222").unwrap()).unwrap();
             edge.handle_input(&agent.poll_transmit().unwrap()).unwrap();
         }
-        edge.refuse().unwrap();
+        let told = if full {
+            edge.refuse_full().unwrap();
+            AgentEvent::Full
+        } else {
+            edge.refuse().unwrap();
+            AgentEvent::Refused
+        };
         let bytes = edge.poll_transmit().unwrap();
         agent.handle_input(&bytes).unwrap();
-        assert_eq!(agent.poll_event(), Some(AgentEvent::Refused));
+        assert_eq!(agent.poll_event(), Some(told));
         assert!(agent.handle_input(&[0]).is_err());
         assert!(agent.finish(now).is_err());
         assert!(edge.admit(&welcome(), timing(), now).is_err());
         bytes.len()
     };
-    assert_eq!(refuse(true), refuse(false));
+    assert_eq!(refuse(true, false), refuse(false, false));
+    // Nobody on the way sees which it was.
+    assert_eq!(refuse(true, true), refuse(false, false));
 }
 
 #[test]
