@@ -3,13 +3,18 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::time::Duration;
 
+use adit_testkit::datagrams::{Answerer, Speaker, free_udp_ports};
 use adit_testkit::raw::{Socket, free_ports, origin};
 use adit_testkit::wait::until;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::lab::{Edge, Lab, Running};
+
+/// What an answer of a service takes at most.
+const SOON: Duration = Duration::from_secs(20);
 
 /// An agent whose service answers `hello`, and where that is.
 fn publish(lab: &Lab, edge: &Edge, name: &str) -> (Running, String) {
@@ -137,6 +142,26 @@ fn bytes_are_counted_while_their_stream_is_open() {
         (&ended["bytes_in"], &ended["bytes_out"]),
         (&16.into(), &49.into())
     );
+}
+
+#[test]
+fn bytes_are_counted_while_their_flow_is_open() {
+    let (lab, port) = (Lab::new(), free_udp_ports(1)[0]);
+    let doors = ["127.0.0.1:0"; 3].map(str::to_owned);
+    let ports = [("ADIT_DOORS_UDP_PORTS", &*port.to_string())];
+    let edge = lab.edge_with(&doors, "", &ports);
+    lab.join(&edge, "agent");
+    let service = Answerer::echo("echo ");
+    let target = service.address.to_string();
+    let words = ["udp", &target, "--name", "echo", "--data", "agent"];
+    let agent = lab.start(&words, &[]);
+    agent.live("echo");
+    let visitor = Speaker::to(SocketAddr::from(([127, 0, 0, 1], port)));
+    for round in 1..=2 {
+        assert!(visitor.say(b"words"));
+        assert_eq!(visitor.heard(SOON).unwrap(), b"echo words");
+        counts_while_open(&lab, 5 * round, 10 * round);
+    }
 }
 
 #[test]
