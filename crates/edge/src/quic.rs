@@ -23,7 +23,7 @@ pub(crate) fn open(
     let admission = Arc::clone(&door.admission);
     let judge: Judge = Arc::new(move |knock| admission.knows(knock));
     let ground = (doors, Arc::clone(&door.counters));
-    quic::Door::open(socket, channels, judge, ground)
+    quic::Door::open(socket, channels, (door.admission.identity(), judge), ground)
 }
 
 /// Serves each stream of each connection on the next worker.

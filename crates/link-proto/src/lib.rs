@@ -29,6 +29,7 @@ mod lease;
 mod pack;
 mod peer;
 mod pin;
+mod quic_door;
 mod replay;
 mod seal;
 mod session;
@@ -55,6 +56,7 @@ pub use peer::{
     PeerTarget,
 };
 pub use pin::{PinGate, PinLimits, PinOutcome, PinPermit};
+pub use quic_door::QuicDoorKeys;
 pub use replay::{REPLAY_WINDOW, ReplayCache, ReplayError, Seen};
 pub use seal::{OpenError, Opened, Opener, RATCHET_PERIOD, SealError, Sealer, Suite, Suites};
 pub use session::{EPOCH_GRACE, Role, SessionKeys, TrunkKeys};

@@ -6,7 +6,10 @@
 //!
 //! The edge's door is silent to strangers: datagrams that begin a connection
 //! are dropped before the QUIC library sees them unless their connection id is
-//! a [`Knock`]; later ones carry an id that this door made.
+//! a [`Knock`]; later ones carry an id that this door made, in this process or
+//! in one before: what comes for a connection that is over with its process is
+//! answered with a stateless reset (RFC 9000 §10.3), so that its agent dials
+//! again at once.
 //!
 //! A knock opens one connection; whoever hears one repeats it in vain. A holder
 //! of a secret can make many, so until one of its streams has proved a secret a
@@ -21,7 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use adit_link_proto::{KNOCK_LEN, Knock, SeenKnocks};
+use adit_link_proto::{KNOCK_LEN, Knock, QuicDoorKeys, SeenKnocks};
+use adit_model::Identity;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -39,6 +43,7 @@ use crate::counters::Counters;
 use crate::lane::Lanes;
 use crate::tasks::Tasks;
 
+mod asking;
 mod filter;
 mod ids;
 mod life;
@@ -65,6 +70,8 @@ const STRANGER_WINDOW: u32 = 16 * 1024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// When a stream has to have proved a secret: later than the first one's time.
 const PROOF: Duration = Duration::from_secs(20);
+/// From one stateless reset of a door to the next, whoever they are for.
+const RESET_EVERY: Duration = Duration::from_millis(1);
 /// How long a connection is kept after its last stream, for what is under way.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -133,25 +140,43 @@ fn server_config(room: Room) -> Result<ServerConfig, QuicError> {
     Ok(config)
 }
 
-/// An endpoint that says nothing to whom `judge` does not know.
+/// What makes an endpoint a door.
+struct Doorway<'a> {
+    server: ServerConfig,
+    keys: QuicDoorKeys,
+    hints: &'a Arc<Hints>,
+}
+
+/// An endpoint that says nothing to whom `judge` does not know: a door, or an
+/// agent's.
 fn silent(
     socket: UdpSocket,
-    server: Option<ServerConfig>,
+    door: Option<Doorway<'_>>,
     judge: Judge,
     (tasks, counters): (&Tasks, Arc<Counters>),
-    hints: Option<&Arc<Hints>>,
-) -> io::Result<Endpoint> {
+) -> io::Result<(Endpoint, Arc<Filter>)> {
     socket.set_nonblocking(true)?;
-    let ids = Ids::new()?;
     let runtime = Owned::new(tasks);
-    let inner = match hints {
-        Some(hints) => refusals::wrap(socket, hints, tasks)?,
-        None => runtime.wrap_udp_socket(socket)?,
-    };
-    let filter = Arc::new(Filter::new(inner, judge, (Arc::clone(&ids), counters)));
     let mut config = EndpointConfig::default();
+    let (server, filter, ids) = if let Some(door) = door {
+        let inner = refusals::wrap(socket, door.hints, tasks)?;
+        config
+            .reset_key(Arc::new(door.keys.resets))
+            .min_reset_interval(RESET_EVERY);
+        let ids = Arc::new(Ids::of_door(door.keys.ids)?);
+        let filter = Filter::new(inner, judge, (Arc::clone(&ids), counters));
+        (Some(door.server), filter, ids)
+    } else {
+        let inner = runtime.wrap_udp_socket(socket)?;
+        let ids = Arc::new(Ids::of_agent()?);
+        let filter = Filter::new(inner, judge, (Arc::clone(&ids), counters));
+        (None, filter.of_agent(), ids)
+    };
+    let (filter, runtime) = (Arc::new(filter), Arc::new(runtime));
     config.cid_generator(move || Box::new(Maker::new(Arc::clone(&ids))));
-    Endpoint::new_with_abstract_socket(config, server, filter, Arc::new(runtime))
+    let socket = Arc::clone(&filter);
+    let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, runtime)?;
+    Ok((endpoint, filter))
 }
 
 /// A QUIC door: one bound socket, and how its streams are served.
@@ -165,30 +190,35 @@ pub struct Door {
 }
 
 impl Door {
-    /// Opens the door on a bound socket, silent to whom `judge` does not know.
-    /// One connection may have `channels` data channels.
+    /// Opens the door of `edge` on a bound socket, silent to whom `judge` does
+    /// not know. One connection may have `channels` data channels.
     ///
     /// # Errors
     /// See [`QuicError`].
     pub fn open(
         socket: UdpSocket,
         channels: u16,
-        judge: Judge,
+        whose: (&Identity, Judge),
         ground: (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
-        Self::with(Room::default(), (socket, channels), judge, ground)
+        Self::with(Room::default(), (socket, channels), whose, ground)
     }
 
     fn with(
         room: Room,
         (socket, channels): (UdpSocket, u16),
-        judge: Judge,
+        (edge, judge): (&Identity, Judge),
         (tasks, counters): (&Tasks, Arc<Counters>),
     ) -> Result<Self, QuicError> {
         let server = server_config(room)?;
         let hints = Arc::<Hints>::default();
         let ground = (tasks, Arc::clone(&counters));
-        let endpoint = silent(socket, Some(server), judge, ground, Some(&hints))?;
+        let door = Doorway {
+            server,
+            keys: QuicDoorKeys::new(edge, socket.local_addr()?),
+            hints: &hints,
+        };
+        let (endpoint, _) = silent(socket, Some(door), judge, ground)?;
         Ok(Self {
             endpoint,
             streams: channels.saturating_add(1),
@@ -362,13 +392,14 @@ impl Dialled {
         let (socket, room) = (UdpSocket::bind(any)?, Room::default());
         // Nobody begins a connection with an agent.
         let nobody: Judge = Arc::new(|_| false);
-        let endpoint = silent(socket, None, nobody, (tasks, Arc::clone(&counters)), None)?;
+        let ground = (tasks, Arc::clone(&counters));
+        let (endpoint, filter) = silent(socket, None, nobody, ground)?;
         let config = client_config(config, knock, room)?;
         let connecting = endpoint.connect_with(config, peer, name);
         let connecting = connecting.map_err(io::Error::other)?;
         let connection = tokio::select! {
             connected = connecting => connected?,
-            error = refused(any, peer) => return Err(error),
+            error = asking::refused(any, peer) => return Err(error),
         };
         let unused = CancellationToken::new();
         let held = Arc::new(unused.clone().drop_guard());
@@ -379,6 +410,7 @@ impl Dialled {
             tokio::select! {
                 () = read.run() => {}
                 () = all.keep_flowing() => {}
+                () = asking::keep_asking(&filter) => {}
                 () = async {
                     unused.cancelled().await;
                     tokio::time::sleep(LINGER).await;
@@ -416,21 +448,6 @@ fn client_config(
     config.transport_config(Arc::new(transport(0, room)));
     config.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(knock.bytes())));
     Ok(config)
-}
-
-/// Ready when `peer` says that nobody listens there: QUIC itself would go on
-/// asking. A door of ours says nothing to the one byte that is sent.
-async fn refused(any: SocketAddr, peer: SocketAddr) -> io::Error {
-    let asked = async {
-        let socket = tokio::net::UdpSocket::bind(any).await?;
-        socket.connect(peer).await?;
-        socket.send(&[0]).await?;
-        socket.recv(&mut [0]).await
-    };
-    match asked.await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => error,
-        _ => std::future::pending().await,
-    }
 }
 
 /// How a stream holds its connection, which outlives its streams by [`LINGER`].

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use adit_testkit::datagrams::{Answerer, Speaker, free_udp_ports};
 use adit_testkit::raw::{Socket, origin};
 use adit_testkit::wait::until_true;
 
@@ -79,6 +80,40 @@ fn a_killed_edge_has_its_agents_back_within_two_seconds() {
     }
     let took = open.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// Nothing tells an agent on QUIC that its edge was killed; the edge's next
+/// process does.
+#[test]
+fn a_killed_edge_has_its_agents_on_quic_back_soon() {
+    let (lab, ports) = (Lab::new(), free_udp_ports(2));
+    let quic = format!("127.0.0.1:{}", ports[0]);
+    let public = ports[1].to_string();
+    let variables = [
+        ("ADIT_DOORS_QUIC", quic.as_str()),
+        ("ADIT_DOORS_UDP_PORTS", public.as_str()),
+    ];
+    let mut doors = ["127.0.0.1:0"; 3].map(str::to_owned);
+    let mut edge = lab.edge_with(&doors, "", &variables);
+    lab.join(&edge, "agent");
+    let service = Answerer::echo("here ");
+    let target = service.address.to_string();
+    let agent = lab.start(&["udp", &target, "--name", "echo", "--data", "agent"], &[]);
+    agent.live("echo");
+    let visitor = Speaker::to(([127, 0, 0, 1], ports[1]).into());
+    assert_eq!(visitor.ask(b"x"), b"here x");
+    let status = edge.ask(&lab, &["status"]).done();
+    let agents = status.split("CARRIER").nth(1);
+    assert!(agents.is_some_and(|rows| rows.contains("quic")), "{status}");
+    doors = edge.doors();
+    for _ in 0..2 {
+        drop(edge.running.process.kill());
+        edge = lab.edge_with(&doors, "", &variables);
+        let open = Instant::now();
+        assert_eq!(visitor.ask(b"x"), b"here x");
+        let took = open.elapsed();
+        assert!(took < Duration::from_secs(6), "{took:?}");
+    }
 }
 
 /// The last line of a connection is not lost with its agent: another agent of

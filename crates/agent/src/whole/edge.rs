@@ -166,7 +166,7 @@ impl TestEdge {
             keys.any(|keys| knock.fits(&keys, &edge))
         });
         let ground = (&self.tasks, Arc::default());
-        let door = Door::open(socket, 64, judge, ground).unwrap();
+        let door = Door::open(socket, 64, (&self.shared.identity, judge), ground).unwrap();
         let (shared, tasks) = (Arc::clone(&self.shared), self.tasks.clone());
         let serve = move |socket, peer| {
             let shared = Arc::clone(&shared);

@@ -16,6 +16,7 @@ use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::Judge;
+use super::asking::Said;
 use super::ids::Ids;
 use crate::counters::Counters;
 
@@ -29,6 +30,8 @@ pub(super) struct Filter {
     judge: Judge,
     ids: Arc<Ids>,
     counters: Arc<Counters>,
+    /// Of an agent.
+    said: Option<Said>,
 }
 
 impl Filter {
@@ -43,11 +46,28 @@ impl Filter {
             judge,
             ids,
             counters,
+            said: None,
+        }
+    }
+
+    /// One that can ask the door which it speaks to.
+    pub(super) fn of_agent(self) -> Self {
+        Self {
+            said: Some(Said::default()),
+            ..self
+        }
+    }
+
+    /// Sends a question to the door, once something was said to it.
+    pub(super) fn ask(&self) {
+        if let Some(said) = &self.said {
+            said.ask(&*self.inner);
         }
     }
 
     /// Whether a datagram may be from an agent. Short headers name a
-    /// connection that the library has, or are dropped there (RFC 9000 §17.3).
+    /// connection that the library has, or are dropped there (RFC 9000 §17.3)
+    /// unless this door made their id.
     fn lets_in(&self, datagram: &[u8]) -> bool {
         let known = match QuicStart::of(datagram) {
             QuicStart::Short => true,
@@ -155,6 +175,9 @@ impl AsyncUdpSocket for Filter {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if let Some(said) = &self.said {
+            said.note(transmit);
+        }
         self.inner.try_send(transmit)
     }
 

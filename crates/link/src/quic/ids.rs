@@ -1,4 +1,5 @@
-//! Connection ids that nobody but their door can make.
+//! Connection ids that nobody but their door can make, and that every process
+//! with this door knows.
 
 use std::io;
 use std::sync::Arc;
@@ -9,43 +10,67 @@ use quinn_proto::InvalidCid;
 
 use crate::entropy::random;
 
-/// Bytes that tell ids apart.
-const NONCE: usize = 4;
+/// Bytes that tell ids apart, those of processes before included: an id is
+/// never to be made twice, for whoever has seen its reset has its token.
+const NONCE: usize = 6;
 /// Bytes of an id: a nonce and its MAC.
 pub(super) const LENGTH: usize = NONCE + 6;
 
-/// What the ids of one door are made with.
-pub(super) struct Ids(hmac::Key);
+/// What ids are made with.
+pub(super) struct Ids {
+    /// Of a door: that of its ids.
+    mac: hmac::Key,
+    /// Of this process.
+    nonces: hmac::Key,
+    /// Ids of connections that are not there are answered.
+    is_door: bool,
+}
+
+fn fresh() -> io::Result<hmac::Key> {
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?))
+}
 
 impl Ids {
-    /// A key of its own.
-    pub(super) fn new() -> io::Result<Arc<Self>> {
-        let key: [u8; 32] = random()?;
-        Ok(Arc::new(Self(hmac::Key::new(hmac::HMAC_SHA256, &key))))
+    /// Those of a door, which has this key.
+    pub(super) fn of_door(mac: hmac::Key) -> io::Result<Self> {
+        Ok(Self {
+            mac,
+            nonces: fresh()?,
+            is_door: true,
+        })
+    }
+
+    /// Those of an agent: nobody is to know them later.
+    pub(super) fn of_agent() -> io::Result<Self> {
+        Ok(Self {
+            mac: fresh()?,
+            nonces: fresh()?,
+            is_door: false,
+        })
     }
 
     /// The id of a number, which tells nothing of it.
     fn of(&self, number: u64) -> [u8; LENGTH] {
         let mut id = [0; LENGTH];
-        let nonce = hmac::sign(&self.0, &number.to_be_bytes());
+        let nonce = hmac::sign(&self.nonces, &number.to_be_bytes());
         id[..NONCE].copy_from_slice(&nonce.as_ref()[..NONCE]);
-        let mac = hmac::sign(&self.0, &id[..NONCE]);
+        let mac = hmac::sign(&self.mac, &id[..NONCE]);
         id[NONCE..].copy_from_slice(&mac.as_ref()[..LENGTH - NONCE]);
         id
     }
 
-    /// Whether this door made the id.
+    /// Whether a process with this key made the id.
     pub(super) fn made(&self, id: &[u8]) -> bool {
         let Some((nonce, mac)) = id.split_first_chunk::<NONCE>() else {
             return false;
         };
-        let wanted = hmac::sign(&self.0, nonce);
+        let wanted = hmac::sign(&self.mac, nonce);
         let wanted = &wanted.as_ref()[..LENGTH - NONCE];
         constant_time::verify_slices_are_equal(wanted, mac).is_ok()
     }
 }
 
-/// Makes the ids of a door for the QUIC library.
+/// Makes the ids of an endpoint for the QUIC library.
 pub(super) struct Maker {
     ids: Arc<Ids>,
     next: u64,
@@ -64,9 +89,12 @@ impl ConnectionIdGenerator for Maker {
         ConnectionId::new(&id)
     }
 
-    /// Never: the library asks about ids of connections that are over, to
-    /// answer with a stateless reset, and whoever has seen one could draw it.
-    fn validate(&self, _: &ConnectionId) -> Result<(), InvalidCid> {
+    /// The library asks about short headers whose connection it does not have,
+    /// to answer with a stateless reset (RFC 9000 §10.3).
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        if self.ids.is_door && self.ids.made(id) {
+            return Ok(());
+        }
         Err(InvalidCid)
     }
 
@@ -85,28 +113,43 @@ mod tests {
 
     use super::*;
 
+    fn door(key: u8) -> Arc<Ids> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &[key; 32]);
+        Arc::new(Ids::of_door(key).unwrap())
+    }
+
     #[test]
-    fn only_the_door_makes_its_ids() {
-        let (ids, other) = (Ids::new().unwrap(), Ids::new().unwrap());
-        let mut maker = Maker::new(Arc::clone(&ids));
+    fn only_the_door_makes_its_ids_and_knows_those_of_processes_before() {
+        let (ids, later, other) = (door(1), door(1), door(2));
+        let mut makers = [&ids, &later].map(|ids| Maker::new(Arc::clone(ids)));
         let mut seen = HashSet::new();
         for _ in 0..1000 {
-            let id = maker.generate_cid();
-            assert_eq!(id.len(), maker.cid_len());
-            assert!(ids.made(&id) && !other.made(&id));
-            seen.insert(id);
+            for maker in &mut makers {
+                let id = maker.generate_cid();
+                assert_eq!(id.len(), maker.cid_len());
+                assert!(ids.made(&id) && later.made(&id) && !other.made(&id));
+                assert!(maker.validate(&id).is_ok());
+                assert!(seen.insert(id), "an id twice");
+            }
         }
-        // Four bytes tell them apart; the library asks again for a free one.
-        assert!(seen.len() >= 998, "{}", seen.len());
-        let id = maker.generate_cid();
+        let id = makers[0].generate_cid();
         for bit in 0..LENGTH * 8 {
             let mut forged = id.to_vec();
             forged[bit / 8] ^= 1 << (bit % 8);
             assert!(!ids.made(&forged), "bit {bit}");
+            assert!(makers[0].validate(&ConnectionId::new(&forged)).is_err());
         }
         for length in 0..LENGTH {
             assert!(!ids.made(&id[..length]), "{length}");
         }
         assert!(!ids.made(&[&id[..], &[0]].concat()));
+    }
+
+    #[test]
+    fn an_agent_answers_for_no_id_of_its_own() {
+        let ids = Arc::new(Ids::of_agent().unwrap());
+        let mut maker = Maker::new(Arc::clone(&ids));
+        let id = maker.generate_cid();
+        assert!(ids.made(&id) && maker.validate(&id).is_err());
     }
 }

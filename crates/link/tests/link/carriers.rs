@@ -35,9 +35,10 @@ impl Door {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
             let keys = PskKeys::new(&super::psk());
-            let edge = Identity::from_seed([1; 32]).unwrap().public();
-            let judge = Arc::new(move |knock: &adit_link_proto::Knock| knock.fits(&keys, &edge));
-            let door = quic::Door::open(socket, 4096, judge, (tasks, counters)).unwrap();
+            let edge = Identity::from_seed([1; 32]).unwrap();
+            let key = edge.public();
+            let judge = Arc::new(move |knock: &adit_link_proto::Knock| knock.fits(&keys, &key));
+            let door = quic::Door::open(socket, 4096, (&edge, judge), (tasks, counters)).unwrap();
             return Self::Quic(door, address);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
