@@ -9,7 +9,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use crate::tls::stream::TlsStream;
@@ -86,6 +87,37 @@ impl Transport {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// As [`Transport::poll_write`], for the last bytes before the connection is
+    /// closed at once: they and its end go together, in one segment where they
+    /// fit.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self::Plain(socket) = self else {
+            return self.poll_write(cx, first, second);
+        };
+        let (flags, mut nothing) = (
+            SendFlags::MORE | SendFlags::NOSIGNAL,
+            SendAncillaryBuffer::default(),
+        );
+        loop {
+            ready!(socket.poll_write_ready(cx))?;
+            let pieces = [IoSlice::new(first), IoSlice::new(second)];
+            let send = || Ok(sendmsg(&*socket, &pieces, &mut nothing, flags)?);
+            match socket.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     /// Whether something that was written waits for the socket.

@@ -127,6 +127,17 @@ impl Visitor {
         self.get()?.poll_write(cx, first, second)
     }
 
+    /// As [`Visitor::poll_write`], for the last bytes before the connection is
+    /// closed at once.
+    pub(crate) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get()?.poll_write_last(cx, first, second)
+    }
+
     /// Whether something that was written has not gone out.
     pub(crate) fn has_unsent(&self) -> bool {
         self.transport.as_ref().is_some_and(Transport::has_unsent)

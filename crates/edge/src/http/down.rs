@@ -393,7 +393,11 @@ impl Exchange {
             let direct = self.stream.buffer().get(..self.down.direct);
             let direct = direct.unwrap_or_default();
             let direct = direct.get(..most - out.len()).unwrap_or(direct);
-            let written = visitor.poll_write(cx, out, direct);
+            let written = if self.closes_behind(out.len() + direct.len(), work) {
+                visitor.poll_write_last(cx, out, direct)
+            } else {
+                visitor.poll_write(cx, out, direct)
+            };
             let Poll::Ready(written) = written else {
                 self.taking.waits();
                 return Ok(Poll::Pending);
@@ -415,6 +419,18 @@ impl Exchange {
                 Ok(Poll::Pending)
             }
         }
+    }
+
+    /// Whether the next `count` bytes are the answer's last, and nothing comes
+    /// between them and the end of the connection.
+    fn closes_behind(&self, count: usize, work: &Work) -> bool {
+        let received = match self.down.state {
+            State::Done => true,
+            State::Body(body) => body.received,
+            State::Head | State::Switched => false,
+        };
+        let all = work.out.pending().len() + self.down.direct;
+        received && count == all && !self.down.keep_alive && self.up.done
     }
 
     /// How much the owner's rules let through to the visitor now; with `None`
