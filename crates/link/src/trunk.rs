@@ -11,7 +11,7 @@
 //! stream but never pass for its end. A line that is not read holds at most
 //! [`LINE_WINDOW`] bytes and holds up no other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -54,8 +54,9 @@ struct State {
     /// Pieces that wait for the connection.
     out: Buffer,
     slots: HashMap<u32, Slot>,
-    /// Some writer waits for room in `out`.
-    blocked: bool,
+    /// Lines whose writers wait for room in `out`, in the order in which they
+    /// came, so that none is passed by for good.
+    blocked: VecDeque<u32>,
     /// The peer was asked for a sign of life.
     asked: bool,
     /// The connection has ended.
@@ -71,6 +72,8 @@ struct Slot {
     credit: usize,
     /// The peer has closed it.
     closed: bool,
+    /// It stands among the blocked ones.
+    blocked: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -82,6 +85,7 @@ impl Default for Slot {
             owed: 0,
             credit: LINE_WINDOW,
             closed: false,
+            blocked: false,
             reader: None,
             writer: None,
         }
@@ -98,11 +102,25 @@ impl Slot {
 impl State {
     /// There is room in `out` again: whom to wake.
     fn unblock(&mut self) -> Vec<Waker> {
-        if !std::mem::take(&mut self.blocked) {
-            return Vec::new();
+        let mut wakers = Vec::with_capacity(self.blocked.len());
+        for id in self.blocked.drain(..) {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.blocked = false;
+                wakers.extend(slot.writer.take());
+            }
         }
-        let slots = self.slots.values_mut();
-        slots.filter_map(|slot| slot.writer.take()).collect()
+        wakers
+    }
+
+    /// The line is over on this side; whether the peer has to be told.
+    fn forget(&mut self, id: u32) -> bool {
+        let Some(slot) = self.slots.remove(&id) else {
+            return false;
+        };
+        if slot.blocked {
+            self.blocked.retain(|other| *other != id);
+        }
+        !self.over && !slot.closed
     }
 
     /// Queues a piece; `payload` belongs to one of data.
@@ -129,7 +147,7 @@ impl Trunk {
                 keys,
                 out: Buffer::default(),
                 slots: HashMap::new(),
-                blocked: false,
+                blocked: VecDeque::new(),
                 asked: false,
                 over: false,
             }),

@@ -104,7 +104,9 @@ impl AsyncWrite for Line {
         let count = u16::try_from(allowed).unwrap_or(u16::MAX);
         if full || count == 0 {
             remember(&mut slot.writer, cx);
-            state.blocked |= full;
+            if full && !std::mem::replace(&mut slot.blocked, true) {
+                state.blocked.push_back(self.id);
+            }
             return Poll::Pending;
         }
         slot.credit -= usize::from(count);
@@ -132,8 +134,7 @@ impl AsyncWrite for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let mut state = self.trunk.state();
-        let slot = state.slots.remove(&self.id);
-        if !state.over && slot.is_some_and(|slot| !slot.closed) {
+        if state.forget(self.id) {
             state.queue(PieceKind::Close, self.id, 0, &[]);
         }
         drop(state);

@@ -370,6 +370,47 @@ async fn writers_wait_while_the_connection_takes_nothing() {
     written.unwrap();
 }
 
+/// Notes whose turn it is.
+struct Turn(u32, Arc<Mutex<Vec<u32>>>);
+
+impl std::task::Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0);
+    }
+}
+
+#[test]
+fn writers_that_wait_have_their_turn_in_the_order_in_which_they_came() {
+    let keys = TrunkKeys::new(Suite::ChaCha20Poly1305, (1, 0), [7; 32]);
+    let trunk = Trunk::new((keys, Role::Edge), 100, Arc::default());
+    let line = |id| {
+        trunk.state().slots.insert(id, Slot::default());
+        Line::new(Arc::clone(&trunk), id)
+    };
+    let mut lines: Vec<_> = (1..=40).map(line).collect();
+    for line in &mut lines[..2] {
+        fill(line, &[7; 50_000]);
+    }
+    let turns = Arc::<Mutex<Vec<u32>>>::default();
+    let mut wait = |id: u32| {
+        let waker = Waker::from(Arc::new(Turn(id, Arc::clone(&turns))));
+        let line = Pin::new(&mut lines[id as usize - 1]);
+        let asked = line.poll_write(&mut Context::from_waker(&waker), b"x");
+        assert!(asked.is_pending());
+    };
+    let order = (0..30).map(|n| 3 + n * 7 % 31).collect::<Vec<_>>();
+    // Who asks twice has one turn.
+    order.iter().chain(&order).for_each(|id| wait(*id));
+    // And who is gone has none.
+    let gone = order[10];
+    drop(lines.remove(gone as usize - 1));
+    let left: Vec<_> = order.into_iter().filter(|id| *id != gone).collect();
+    let wakers = trunk.state().unblock();
+    wakers.into_iter().for_each(Waker::wake);
+    assert_eq!(*turns.lock().unwrap(), left);
+    assert!(trunk.state().unblock().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_is_asked_and_given_up() {
     let mut world = World::new(Role::Edge).await;
