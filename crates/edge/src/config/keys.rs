@@ -141,7 +141,7 @@ pub(super) static MAX_AGENTS: Key<Number> = Key::or(
     "max_agents",
     Number::new(0, 1_000_000).zero("no limit"),
     "0",
-    "Most agents at a time.",
+    "Most agents at a time; one more is told so. Other processes of an agent that is connected count with it.",
 );
 
 /// `[link]`.
